@@ -1,0 +1,1 @@
+"""Applications built on :mod:`core`. Each is imported by name; none imports another."""
