@@ -1,0 +1,124 @@
+"""The contract of a token mixer: how the positions of a sequence exchange information.
+
+``forward(x, *, mask, pair_mask, offsets) -> y`` preserves the shape. Three laws hold for every member, whatever its
+mechanism, because :class:`Mixer` keeps them around the member's own :meth:`Mixer.mix`:
+
+* padding never matters: masked positions are set to zero on the way in (so that a NaN there reaches nothing, neither
+  forward nor backward) and on the way out;
+* packed rows ``(total,D)`` with offsets give what each sequence gives alone;
+* what a member cannot do is refused with one line.
+
+Masks are boolean, True = real / may attend: the opposite of ``torch.nn.MultiheadAttention``'s.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from core.errors import InputError
+from core.sequence import Ragged
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a mixer can do.
+
+    Attributes:
+        causal: takes ``causal=True``, with which position i reads positions <= i only.
+        fixed_length: works for one N only, that of its constructor.
+        grid: needs the tokens to lie on a grid.
+        packed: takes packed rows with offsets.
+        masked: takes a mask of real tokens.
+        pairwise: takes a mask of which key a query may read.
+    """
+
+    causal: bool = False
+    fixed_length: bool = False
+    grid: bool = False
+    packed: bool = False
+    masked: bool = False
+    pairwise: bool = False
+
+
+class Mixer(nn.Module, ABC):
+    """A token mixer. Members set ``capabilities`` and write :meth:`mix`.
+
+    Args:
+        width: D.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities()
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        if width < 1:
+            raise InputError(f"a mixer needs width >= 1, not {width}")
+        self.width = width
+
+    @abstractmethod
+    def mix(
+        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None, pair_mask: Bool[Tensor, "*B N N"] | None
+    ) -> Float[Tensor, "B N D"]:
+        """Mix one checked, padded batch. What comes out at masked positions is thrown away."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "*tokens D"],
+        *,
+        mask: Bool[Tensor, "B N"] | None = None,
+        pair_mask: Bool[Tensor, "*B N N"] | None = None,
+        offsets: Int[Tensor, "S"] | Ragged | None = None,
+    ) -> Float[Tensor, "*tokens D"]:
+        """Mix the tokens of each sequence.
+
+        Args:
+            x: ``(B,N,D)``, or packed rows ``(total,D)`` when ``offsets`` is given.
+            mask: ``(B,N)``, True at real tokens; the others are not read, and zero in the result.
+            pair_mask: ``(N,N)`` or ``(B,N,N)``, True where the query (second last axis) may read the key (last axis).
+                It narrows what ``mask`` and causality allow.
+            offsets: ``(B+1,)``, sequence b owns the rows ``offsets[b]:offsets[b+1]``; or a ``Ragged`` already made from
+                them, which spares the validation in every layer.
+
+        Raises:
+            InputError: shapes or dtypes that do not fit, invalid offsets, or a request beyond ``capabilities``.
+        """
+        self._check(x, mask, pair_mask, offsets)
+        if offsets is not None:
+            ragged = offsets if isinstance(offsets, Ragged) else Ragged.from_offsets(offsets, total=x.shape[0])
+            return ragged.pack(self.mix(ragged.unpack(x), ragged.mask, None))
+        if mask is None:
+            return self.mix(x, None, pair_mask)
+        padding = ~mask[:, :, None]
+        return self.mix(x.masked_fill(padding, 0.0), mask, pair_mask).masked_fill(padding, 0.0)
+
+    def _check(self, x: Tensor, mask: Tensor | None, pair_mask: Tensor | None, offsets: object | None) -> None:
+        """Refuse what does not fit."""
+        name, axes = type(self).__name__, 3 if offsets is None else 2
+        if x.ndim != axes or x.shape[-1] != self.width:
+            wanted = f"(total, {self.width}), rows packed by the offsets" if axes == 2 else f"(B, N, {self.width})"
+            raise InputError(f"x has shape {tuple(x.shape)}, not {wanted}", where=name)
+        asked = {"packed": offsets, "masked": mask, "pairwise": pair_mask}
+        for capability, value in asked.items():
+            if value is not None and not getattr(self.capabilities, capability):
+                raise InputError(f"this mixer cannot do {capability} input", where=name)
+        if offsets is not None and (mask is not None or pair_mask is not None):
+            raise InputError("packed rows take no mask", where=name, mend="unpack them, or leave out the mask")
+        tokens = tuple(x.shape[:2])
+        if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != tokens):
+            raise InputError(f"the mask must be boolean {tokens}, not {_spell(mask)}", where=name)
+        square = tokens[-1:] * 2
+        if pair_mask is not None and (
+            pair_mask.dtype != torch.bool or tuple(pair_mask.shape) not in (square, tokens[:1] + square)
+        ):
+            wanted = f"{square} or {tokens[:1] + square}"
+            raise InputError(f"pair_mask must be boolean {wanted}, not {_spell(pair_mask)}", where=name)
+
+
+def _spell(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

@@ -1,0 +1,69 @@
+"""What the per-position maps of this room have in common: the base class, the activations and the initialisation."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from core.errors import InputError, nearest
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,  # exact (erf), not the tanh approximation
+    "identity": _identity,
+    "relu": F.relu,
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+}
+
+
+def activation_named(name: str, where: str) -> Callable[[Tensor], Tensor]:
+    """The activation called ``name``; an unknown one is an ``InputError`` that names ``where``.
+
+    >>> activation_named("relu", "mlp")(torch.tensor([-1.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
+    if name not in ACTIVATIONS:
+        raise InputError(f"no activation {name!r}", where=where, mend=nearest(name, list(ACTIVATIONS)))
+    return ACTIVATIONS[name]
+
+
+def uniform_fan_in_(linear: nn.Linear, scale: float) -> None:
+    """Weights U(-scale/sqrt(fan_in), scale/sqrt(fan_in)), zero bias, in place."""
+    bound = scale / math.sqrt(linear.in_features)
+    nn.init.uniform_(linear.weight, -bound, bound)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+
+
+class FeedForward(nn.Module, ABC):
+    """A map applied to every position by itself: ``(...,D) -> (...,D)``.
+
+    Hidden units are ordered: unit i is row i of ``up`` (in a GLU, row i of both halves) and column i of ``down``, so
+    that taking the first m units, or reordering them, is slicing.
+
+    Args:
+        width: D.
+        hidden: hidden units.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        if width < 1 or hidden < 1:
+            raise InputError(f"a feed-forward needs width and hidden >= 1, not {width} and {hidden}")
+        self.width, self.hidden = width, hidden
+
+    @abstractmethod
+    def forward(self, x: Float[Tensor, "*positions D"]) -> Float[Tensor, "*positions D"]:
+        """Map every position of ``x (...,D)``."""

@@ -1,0 +1,10 @@
+"""Layouts: entries, repeats and sharing as data, and the builder that makes a stack of residual sublayers of them."""
+
+from __future__ import annotations
+
+from core.layout.build import build
+from core.layout.entries import Entry, Layout, Repeat, flatten
+from core.layout.residual import Residual
+from core.layout.stack import Description, Stack
+
+__all__ = ["Description", "Entry", "Layout", "Repeat", "Residual", "Stack", "build", "flatten"]

@@ -1,0 +1,81 @@
+"""Entries to modules: names are looked up in the rooms' tables, options checked, shared sublayers built once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from core.attention import MIXERS
+from core.errors import InputError, nearest
+from core.feedforward import FEEDFORWARDS
+from core.layout.entries import Entry, Layout, flatten
+from core.layout.residual import NORM_COUNTS, Residual
+from core.layout.stack import Stack
+from core.norm import NORMS, Norm
+
+TABLES: dict[str, Mapping[str, type[nn.Module]]] = {"mixer": MIXERS, "feedforward": FEEDFORWARDS}
+
+
+def build(layout: Layout, width: int) -> Stack:
+    """The stack that ``layout`` describes, with freshly initialised blocks (each initialises itself).
+
+    Raises:
+        InputError: an unknown kind, name, norm, placement or option, a missing option, a value that a block refuses, or
+            entries that share a key and differ.
+
+    >>> block = (Entry("mixer", "softmax", {"heads": 2}), Entry("feedforward", "mlp", {"hidden": 32}))
+    >>> build(block, width=8).parameter_count()
+    872
+    """
+    order: list[int] = []
+    unique: list[Entry] = []
+    shared: dict[str, int] = {}
+    for entry in flatten(layout):
+        if entry.share is not None and entry.share in shared:
+            index = shared[entry.share]
+            if unique[index] != entry:
+                raise InputError(f"entries that share the key {entry.share!r} differ", where="layout")
+        else:
+            index = len(unique)
+            unique.append(entry)
+            if entry.share is not None:
+                shared[entry.share] = index
+        order.append(index)
+    return Stack(width, unique, [_sublayer(entry, width) for entry in unique], order)
+
+
+def _sublayer(entry: Entry, width: int) -> Residual:
+    """The residual sublayer of one entry."""
+    where = f"layout, {entry.kind} {entry.name!r}"
+    _known(entry.kind, TABLES, "kind", "layout")
+    _known(entry.name, TABLES[entry.kind], entry.kind, "layout")
+    _known(entry.placement, NORM_COUNTS, "placement", where)
+    _known(entry.norm, NORMS, "norm", where)
+    if not 0.0 <= entry.drop < 1.0:
+        raise InputError(f"drop {entry.drop} is outside [0, 1)", where=where)
+    block = _construct(TABLES[entry.kind][entry.name], width, entry.options, where)
+    norms: list[Norm] = [NORMS[entry.norm](width) for _ in range(NORM_COUNTS[entry.placement])]
+    return Residual(block, entry.placement, *norms, drop=entry.drop)
+
+
+def _known(name: str, table: Mapping[str, Any], what: str, where: str) -> None:
+    if name not in table:
+        raise InputError(f"no {what} {name!r}", where=where, mend=nearest(name, list(table)))
+
+
+def _construct(block: type[nn.Module], width: int, options: Mapping[str, Any], where: str) -> nn.Module:
+    """``block(width, **options)``, with every complaint about the options as one line."""
+    parameters = {name: p for name, p in inspect.signature(block).parameters.items() if name != "width"}
+    for name in options:
+        if name not in parameters:
+            raise InputError(f"no option {name!r}", where=where, mend=nearest(name, list(parameters)))
+    missing = [name for name, p in parameters.items() if p.default is p.empty and name not in options]
+    if missing:
+        raise InputError(f"needs the option {missing[0]!r}", where=where)
+    try:
+        return block(width, **options)
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error), where=where) from error

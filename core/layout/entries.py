@@ -1,0 +1,70 @@
+"""Layouts as data: which sublayers a stack has, in which order, and which of them are repeated or shared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from core.errors import InputError
+from core.layout.residual import Placement
+
+Kind = Literal["mixer", "feedforward"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One residual sublayer. ``dataclasses.asdict`` gives it as plain data.
+
+    Attributes:
+        kind: the table that ``name`` comes from: ``core.attention.MIXERS`` or ``core.feedforward.FEEDFORWARDS``.
+        name: the block's name there.
+        options: the block's constructor arguments besides the width.
+        norm: name in ``core.norm.NORMS``; ``placement="none"`` builds none.
+        placement: where the norm is, see ``core.layout.residual``.
+        drop: dropout on what the sublayer adds to the stream.
+        share: entries with equal keys are one sublayer, its norms included, and must be equal in everything. A repeated
+            entry with a key is therefore a loop over the same weights; one without gets new weights each time.
+
+    >>> Entry("mixer", "softmax", {"heads": 8}).placement
+    'pre'
+    """
+
+    kind: Kind
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    norm: str = "layernorm"
+    placement: Placement = "pre"
+    drop: float = 0.0
+    share: str | None = None
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """``entries``, in order, ``times`` times."""
+
+    entries: tuple[Entry | Repeat, ...]
+    times: int
+
+
+Layout = tuple[Entry | Repeat, ...]
+
+
+def flatten(layout: Layout) -> Iterator[Entry]:
+    """The entries in the order in which they are applied.
+
+    Raises:
+        InputError: a repeat of fewer than zero times.
+
+    >>> mixer, mlp = Entry("mixer", "softmax", {"heads": 2}), Entry("feedforward", "mlp", {"hidden": 8})
+    >>> [entry.name for entry in flatten((mixer, Repeat((mlp, mixer), 2)))]
+    ['softmax', 'mlp', 'softmax', 'mlp', 'softmax']
+    """
+    for item in layout:
+        if isinstance(item, Entry):
+            yield item
+            continue
+        if item.times < 0:
+            raise InputError(f"cannot repeat {item.times} times", where="layout")
+        for _ in range(item.times):
+            yield from flatten(item.entries)

@@ -1,0 +1,54 @@
+"""Layer normalisation (Ba, Kiros and Hinton, arXiv 1607.06450), over the last axis.
+
+    y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias
+
+with the biased variance. ``weight`` starts at one, ``bias`` at zero; both are ``(D,)`` and named as in
+``torch.nn.LayerNorm``, whose state dict loads. Each token is normalised alone, so the mask is not needed. Statistics
+are accumulated in float32 when the input is bfloat16 or float16.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from core.norm.base import Norm, fold_affine
+
+
+class LayerNorm(Norm):
+    """Layer normalisation of the last axis.
+
+    Args:
+        width: D.
+        eps: added to the variance inside the square root.
+        affine: False leaves out ``weight`` and ``bias``.
+
+    >>> LayerNorm(2)(torch.tensor([[0.0, 8.0]])).round(decimals=4).tolist()
+    [[-1.0, 1.0]]
+    """
+
+    def __init__(self, width: int, *, eps: float = 1e-5, affine: bool = True) -> None:
+        super().__init__(width, eps=eps)
+        self.weight = nn.Parameter(torch.ones(width)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(width)) if affine else None
+
+    def forward(
+        self, x: Float[Tensor, "*tokens D"], mask: Bool[Tensor, "*tokens"] | None = None
+    ) -> Float[Tensor, "*tokens D"]:
+        """Normalise every token of ``x (...,D)`` by itself; ``mask`` is not used."""
+        if self.weight is None or self.bias is None:
+            return F.layer_norm(x, (self.width,), eps=self.eps)
+        # float32 parameters serve bfloat16 activations without being rounded to them.
+        kind = torch.promote_types(x.dtype, self.weight.dtype)
+        y = F.layer_norm(x.to(kind), (self.width,), self.weight.to(kind), self.bias.to(kind), self.eps)
+        return y.to(x.dtype)
+
+    def fold_into(self, linear: nn.Linear) -> tuple[Self, nn.Linear]:
+        """Move ``weight`` and ``bias`` into the linear map that alone reads this norm (it gains a bias)."""
+        bare = type(self)(self.width, eps=self.eps, affine=False).train(self.training)
+        scale = torch.ones(self.width, device=linear.weight.device) if self.weight is None else self.weight
+        return bare, fold_affine(linear, scale, self.bias)

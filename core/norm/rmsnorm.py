@@ -1,0 +1,49 @@
+"""Root-mean-square normalisation (Zhang and Sennrich, arXiv 1910.07467), over the last axis.
+
+    y = x / sqrt(mean(x^2) + eps) * weight
+
+No mean is subtracted and there is no bias. ``weight (D,)`` starts at one and is named as in ``torch.nn.RMSNorm``, whose
+state dict loads. Each token is normalised alone, so the mask is not needed. bfloat16 and float16 inputs are computed in
+float32, the weight included, and rounded once.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from core.norm.base import Norm, fold_affine
+
+
+class RMSNorm(Norm):
+    """Root-mean-square normalisation of the last axis.
+
+    Args:
+        width: D.
+        eps: added to the mean square inside the square root.
+        affine: False leaves out ``weight``.
+
+    >>> RMSNorm(2)(torch.tensor([[1.0, 7.0]])).detach()
+    tensor([[0.2000, 1.4000]])
+    """
+
+    def __init__(self, width: int, *, eps: float = 1e-5, affine: bool = True) -> None:
+        super().__init__(width, eps=eps)
+        self.weight = nn.Parameter(torch.ones(width)) if affine else None
+
+    def forward(
+        self, x: Float[Tensor, "*tokens D"], mask: Bool[Tensor, "*tokens"] | None = None
+    ) -> Float[Tensor, "*tokens D"]:
+        """Normalise every token of ``x (...,D)`` by itself; ``mask`` is not used."""
+        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        y = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (y if self.weight is None else y * self.weight).to(x.dtype)
+
+    def fold_into(self, linear: nn.Linear) -> tuple[Self, nn.Linear]:
+        """Move ``weight`` into the linear map that alone reads this norm."""
+        bare = type(self)(self.width, eps=self.eps, affine=False).train(self.training)
+        scale = torch.ones(self.width, device=linear.weight.device) if self.weight is None else self.weight
+        return bare, fold_affine(linear, scale, None)
