@@ -1,9 +1,9 @@
 """Saving and loading: one JSON file that a person can read, and one safetensors file beside it.
 
 ``<stem>.json`` names the kind, the version, the project version that wrote it, the tensor file with its SHA-256, and
-the tree; it carries the SHA-256 of itself. ``<stem>-<16 digits of the digest>.safetensors`` holds the tensors. The order
-of writing makes every kill harmless: new tensors under a new name, then the JSON over the old one in a single step, then
-the old tensors go.
+the tree; it carries the SHA-256 of itself. ``<stem>-<16 digits of the digest>.safetensors`` holds the tensors. The
+order of writing makes every kill harmless: new tensors under a new name, then the JSON over the old one in a single
+step, then the old tensors go.
 
 A digest says that a file is as it was written, not who wrote it: whoever can write the folder can write a valid
 artefact. Loading one therefore builds plain values and tensors only, executes nothing, and follows no link.

@@ -1,0 +1,22 @@
+"""What every verb shares: arguments, configs, the run directory, one style of error, a status for each ending."""
+
+from core.command.arguments import Parsed, parse_arguments, parse_config
+from core.command.config import config_from_dict, config_to_dict, differences, read_config
+from core.command.directory import RunDirectory
+from core.command.output import say, to_json
+from core.command.run import require, run
+
+__all__ = [
+    "Parsed",
+    "RunDirectory",
+    "config_from_dict",
+    "config_to_dict",
+    "differences",
+    "parse_arguments",
+    "parse_config",
+    "read_config",
+    "require",
+    "run",
+    "say",
+    "to_json",
+]

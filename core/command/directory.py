@@ -1,0 +1,116 @@
+"""The folder of a run: what was asked for, on what, how it went, and what came out.
+
+::
+
+    RUN/config.yaml         the resolved config; usable as --config of another run
+    RUN/environment.json    versions, machine, command line, commit
+    RUN/metrics.jsonl       one line an epoch
+    RUN/checkpoints/last    to resume from
+    RUN/checkpoints/best    to predict with
+    RUN/report/index.html   the page of the evaluation
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from core.artefact import replace_file
+from core.command import yaml12
+from core.command.config import config_to_dict, differences, read_config
+from core.command.environment import environment
+from core.command.output import to_json
+from core.errors import InputError
+
+C = TypeVar("C")
+_FORMAT = "manyformer-run"
+_CONFIG, _ENVIRONMENT = "config.yaml", "environment.json"
+
+
+class RunDirectory:
+    """A run on disk; made by :meth:`create` or :meth:`open`.
+
+    >>> import tempfile
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Size:
+    ...     width: int = 32
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = RunDirectory.create(f"{folder}/a", Size(), task="example")
+    ...     RunDirectory.open(f"{folder}/a", task="example").config(Size)
+    Size(width=32)
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / _CONFIG
+        self.environment_file = self.path / _ENVIRONMENT
+        self.metrics = self.path / "metrics.jsonl"
+        self.last = self.path / "checkpoints" / "last"
+        self.best = self.path / "checkpoints" / "best"
+        self.report = self.path / "report" / "index.html"
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], config: Any, *, task: str) -> RunDirectory:
+        """Begins a run, or takes up the one that is there, if it is of the same task and config.
+
+        Raises:
+            InputError: the folder holds something else, or a run with another config (the fields are named).
+        """
+        run = cls(path)
+        if run._is_new():
+            facts = {"format": _FORMAT, "task": task, **environment()}
+            replace_file(run.environment_file, to_json(facts) + "\n")
+            # The config comes last: with it the run exists.
+            replace_file(run.config_file, yaml12.dump(config_to_dict(config)))
+            return run
+        run._check_task(task)
+        differing = differences(config_to_dict(run.config(type(config))), config_to_dict(config))
+        if differing:
+            what = f"this run was begun with another config (it differs in {', '.join(differing)})"
+            raise InputError(what, where=str(run.path), mend="use the same settings, or another folder")
+        return run
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, task: str) -> RunDirectory:
+        """A run that exists.
+
+        Raises:
+            InputError: there is none, or it is of another task.
+        """
+        run = cls(path)
+        if not run.config_file.is_file():
+            raise InputError("is not a run directory", where=str(run.path), mend=f"{_CONFIG} is missing")
+        run._check_task(task)
+        return run
+
+    def config(self, kind: type[C]) -> C:
+        """The config that the run was begun with."""
+        return read_config(kind, self.config_file)
+
+    def _is_new(self) -> bool:
+        """True when nothing is there, or only what a run killed at its birth leaves."""
+        try:
+            held = set(os.listdir(self.path))
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise InputError(f"cannot be a run directory ({error.strerror})", where=str(self.path)) from error
+        if held <= {_ENVIRONMENT, f".{_ENVIRONMENT}.tmp", f".{_CONFIG}.tmp"}:
+            return True
+        if not {_CONFIG, _ENVIRONMENT} <= held:
+            raise InputError("holds other files than a run", where=str(self.path), mend="choose a new or empty folder")
+        return False
+
+    def _check_task(self, task: str) -> None:
+        where = str(self.environment_file)
+        try:
+            facts = json.loads(self.environment_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"cannot be read ({error})", where=where) from error
+        if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
+            raise InputError("was not written by manyformer", where=where, mend="choose a new or empty folder")
+        if facts.get("task") != task:
+            raise InputError(f"is a run of {facts.get('task')!r}, not of {task!r}", where=str(self.path))

@@ -1,0 +1,50 @@
+"""What commands say to a person and to a program."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+
+def say(text: str) -> None:
+    """Writes a line to standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def to_json(value: Any) -> str:
+    """JSON of results: indented, keys in the order given, nan and infinities as ``null`` (JSON has no word for them).
+
+    Takes dataclasses, paths, and the scalars and arrays of numpy and torch too.
+
+    >>> print(to_json({"n": 3, "auc": float("nan")}))
+    {
+      "n": 3,
+      "auc": null
+    }
+    """
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if hasattr(value, "tolist"):  # numpy and torch, without importing either
+        return _plain(value.tolist())
+    raise TypeError(f"{type(value).__name__} has no JSON form")

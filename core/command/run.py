@@ -1,0 +1,102 @@
+"""From an exception to one line and an exit status.
+
+======  ===================================================================================
+status  meaning
+======  ===================================================================================
+0       done
+1       a mistake of ours: the traceback is printed
+2       wrong input or arguments, or a machine that lacks room: one line; ``--debug`` for the traceback
+130     interrupted, after saving what there is
+141     the reader of our output went away
+======  ===================================================================================
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+from core.errors import InputError, Interrupted
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def run(function: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
+    """Calls a verb and returns its exit status; never raises.
+
+    Args:
+        function: takes the arguments (without ``--debug``); returns a status, None for 0.
+        argv: the arguments; those of the process unless given.
+
+    >>> run(lambda argv: None, [])
+    0
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        status = function([word for word in words if word != "--debug"])
+        # Here, where a reader that went away can still be answered.
+        sys.stdout.flush()
+        return status or 0
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except (KeyboardInterrupt, Interrupted) as stop:
+        return _end(f"interrupted: {stop}" if str(stop) else "interrupted", 130, debug)
+    except BrokenPipeError:
+        # Python flushes standard output once more when it leaves; give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        line = _line(error)
+        if line is None:
+            traceback.print_exc()
+            return 1
+        return _end(f"error: {line}", 2, debug)
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Imports a module that an extra installs.
+
+    Raises:
+        InputError: it is not installed; the line names the extra.
+
+    >>> require("json", "tabular").__name__
+    'json'
+    >>> require("no_such_module", "tabular")
+    Traceback (most recent call last):
+        ...
+    core.errors.InputError: no_such_module is not installed; pip install "manyformer[tabular]"
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise InputError(f"{error.name} is not installed", mend=f'pip install "manyformer[{extra}]"') from error
+
+
+def _line(error: Exception) -> str | None:
+    """The line for an error that is not ours; None for one that is."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}no room to write ({error.strerror}); free some space or choose another folder"
+    # torch has no MemoryError: its allocators raise RuntimeError.
+    text = str(error).lower()
+    starved = isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    if starved or isinstance(error, MemoryError):
+        return "not enough memory; use smaller batches or a smaller preset"
+    return None
+
+
+def _end(line: str, status: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    sys.stderr.write(line + "\n")
+    return status
