@@ -1,0 +1,91 @@
+"""Train a task: the one entry of this room."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from core.errors import InputError
+from core.training.interrupt import Interrupted, noted
+from core.training.loader import Loader
+from core.training.progress import Progress, ProgressName, choose
+from core.training.randomness import preserved
+from core.training.run import Run
+from core.training.settings import FitResult, FitSettings
+from core.training.task import Task
+
+
+def fit(
+    task: Task,
+    *,
+    train: Loader,
+    valid: Loader | None = None,
+    optimizer: torch.optim.Optimizer,
+    schedule: Callable[[int], float],
+    settings: FitSettings,
+    directory: Path | None = None,
+    progress: ProgressName | Progress = "auto",
+) -> FitResult:
+    """Train ``task.model`` and leave it with its best weights, in evaluation mode.
+
+    Args:
+        task: the model with its losses and metrics.
+        train: training batches.
+        valid: validation batches, evaluated after every epoch; without them the last weights are kept.
+        optimizer: of the model's parameters; its learning rates are the peaks that the schedule multiplies.
+        schedule: optimiser steps taken -> factor on the learning rates.
+        settings: how long, what to watch, how.
+        directory: where the run is saved, and resumed from; None keeps it in memory.
+        progress: ``"auto"``, ``"off"``, ``"plain"``, ``"bar"``, or an object of one's own.
+
+    Raises:
+        InputError: settings that do not fit together, a loss that is not finite, a directory that holds another run or
+            cannot be written.
+        Interrupted: SIGTERM or Ctrl-C arrived; the state is saved.
+    """
+    started = time.monotonic()
+    if settings.patience is not None and valid is None:
+        raise InputError("early stopping needs validation batches", where="patience")
+    shown = choose(progress)
+    with preserved(), noted() as signals:
+        run = Run(task, train, valid, optimizer, schedule, settings, signals, shown, started)
+        if not run.over():
+            _train(run)
+        run.finish()
+    if run.stopped_by is None:
+        raise Interrupted(directory)
+    return _result(run)
+
+
+def _train(run: Run) -> None:
+    from core.training.adapter import drive  # Lightning takes seconds to import
+
+    settings = run.settings
+    max_seconds = None if settings.max_minutes is None else 60 * settings.max_minutes
+    total = settings.max_epochs * len(run.train)
+    run.progress.start(step=run.state.step, total=total, max_seconds=max_seconds)
+    summary = "failed"
+    try:
+        drive(run)
+        run.save()
+        run.tick()
+        summary = f"stopped by {run.stopped_by}" if run.stopped_by else "interrupted"
+    finally:
+        run.progress.close(f"{summary} at step {run.state.step}")
+
+
+def _result(run: Run) -> FitResult:
+    state = run.state
+    assert run.stopped_by is not None
+    return FitResult(
+        history=state.history,
+        best=state.best,
+        best_epoch=state.best_epoch,
+        stopped_by=run.stopped_by,
+        steps=state.step,
+        seconds=state.seconds,
+        seconds_to_best=state.seconds_to_best,
+    )

@@ -1,0 +1,262 @@
+"""A training run as a state machine: what happens in a step, after it, and at the end of an epoch.
+
+Everything a run depends on is in :class:`State`, which is plain numbers, beside the weights and the optimiser. The
+engine only feeds batches to :meth:`Run.step`; it keeps no counter that matters. Saving those three and going on from
+there therefore gives the unbroken run, at any step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from core.errors import InputError, nearest
+from core.training.interrupt import Signals
+from core.training.loader import Loader
+from core.training.progress import Progress
+from core.training.randomness import Use, derive, reseed
+from core.training.settings import FitSettings, Stop
+from core.training.task import Task
+
+
+@dataclass
+class State:
+    """Where a run is."""
+
+    step: int = 0
+    """Optimiser steps taken."""
+    epoch: int = 0
+    """Epochs finished, evaluation included."""
+    batch: int = 0
+    """Batches of the current epoch trained on; all of them while its evaluation is still due."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Sum of each loss over those batches."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One record a finished epoch."""
+    best: float | None = None
+    """Best monitored value so far, with its epoch (from 1), step and second."""
+    best_epoch: int | None = None
+    best_step: int | None = None
+    seconds_to_best: float | None = None
+    stale: int = 0
+    """Evaluations since the best one."""
+    seconds: float = 0.0
+    """Wall seconds spent, over all calls."""
+
+
+class Keeper(Protocol):
+    """What keeps a run's state; a run in memory has none."""
+
+    def save(self, run: Run) -> None:
+        """Save weights, optimiser and state."""
+
+    def record(self, run: Run, improved: bool) -> None:
+        """An epoch was finished."""
+
+
+class _LeftEvaluation(Exception):
+    """A signal arrived during an evaluation, which a resumed run starts again."""
+
+
+class Run:
+    """One call of ``fit``.
+
+    Args:
+        backward: filled in by the engine: the backward pass of a loss.
+        move: filled in by the engine: a batch, moved to the model's device.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        train: Loader,
+        valid: Loader | None,
+        optimizer: torch.optim.Optimizer,
+        schedule: Callable[[int], float],
+        settings: FitSettings,
+        signals: Signals,
+        progress: Progress,
+        started: float,
+    ) -> None:
+        self.task, self.train, self.valid = task, train, valid
+        self.optimizer, self.schedule, self.settings = optimizer, schedule, settings
+        self.signals, self.progress = signals, progress
+        self.state = State()
+        self.best_weights: dict[str, Tensor] | None = None
+        self.keeper: Keeper | None = None
+        self.stopped_by: Stop | None = None
+        self.rank = 0
+        self.backward: Callable[[Tensor], None] = torch.Tensor.backward
+        self.move: Callable[[Any], Any] = lambda batch: batch
+        self._started, self._base_seconds = started, 0.0
+        self._saved_at = time.monotonic()
+        self._base_rates = [group["lr"] for group in optimizer.param_groups]
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    @property
+    def remaining(self) -> int:
+        """Batches until the last epoch's end."""
+        return (self.settings.max_epochs - self.state.epoch) * len(self.train) - self.state.batch
+
+    def restore(self, state: State) -> None:
+        """Go on from ``state``; weights and optimiser are restored by the caller."""
+        self.state, self._base_seconds = state, state.seconds
+
+    def over(self) -> bool:
+        """Whether epochs or patience are used up."""
+        state, settings = self.state, self.settings
+        if state.epoch >= settings.max_epochs:
+            self.stopped_by = "epochs"
+        elif settings.patience is not None and state.stale >= settings.patience:
+            self.stopped_by = "patience"
+        return self.stopped_by is not None
+
+    def begin(self) -> bool:
+        """Prepare, and finish what an interrupted evaluation left; whether to stop."""
+        self.task.model.train()
+        return self._after_step() if self.state.batch == len(self.train) else self._should_stop()
+
+    def step(self, batch: Any) -> bool:
+        """One optimiser step on ``batch`` and what follows it; whether to stop."""
+        state, settings = self.state, self.settings
+        reseed(derive(settings.seed, Use.STEP, state.step, self.rank))
+        factor = self.schedule(state.step)
+        for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = rate * factor
+        with self._autocast():
+            losses = self.task.training_loss(batch)
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        self._check_finite(values["loss"], "loss")
+        self.optimizer.zero_grad(set_to_none=True)
+        self.backward(losses["loss"])
+        if settings.clip_norm is not None:
+            norm = torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
+            self._check_finite(float(norm), "gradient norm")
+        self.optimizer.step()
+        state.step += 1
+        state.batch += 1
+        for name, value in values.items():
+            state.sums[name] = state.sums.get(name, 0.0) + value
+        self.progress.step(state.step, values["loss"])
+        return self._after_step()
+
+    def finish(self) -> None:
+        """Leave the optimiser's rates as they were given, and the model with its best weights, in evaluation mode."""
+        for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = rate
+        if self.best_weights is not None:
+            self.task.model.load_state_dict(self.best_weights)
+        self.task.model.eval()
+
+    def _after_step(self) -> bool:
+        if self.state.batch == len(self.train):
+            try:
+                self._end_epoch()
+            except _LeftEvaluation:
+                return True
+        return self._should_stop()
+
+    def _should_stop(self) -> bool:
+        settings = self.settings
+        if self.signals.arrived:
+            return True
+        now = time.monotonic()
+        if self.over():
+            return True
+        if settings.max_minutes is not None and now - self._started >= 60 * settings.max_minutes:
+            self.stopped_by = "minutes"
+        elif self.keeper and now - self._saved_at >= 60 * settings.checkpoint_every_minutes:
+            self.save()
+        return self.stopped_by is not None
+
+    def save(self) -> None:
+        """Save the run, if it has a directory, and never weights that are not finite."""
+        if self.keeper is None:
+            return
+        self.tick()
+        for parameter in self._parameters:
+            if not bool(torch.isfinite(parameter).all()):
+                self._check_finite(math.nan, "largest weight")
+        self.keeper.save(self)
+        self._saved_at = time.monotonic()
+
+    def tick(self) -> None:
+        """Bring the state's clock up to date."""
+        self.state.seconds = self._base_seconds + time.monotonic() - self._started
+
+    def _end_epoch(self) -> None:
+        state = self.state
+        record: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step, "seconds": 0.0}
+        record |= {f"train_{name}": total / state.batch for name, total in state.sums.items()}
+        improved = False
+        if self.valid is not None:
+            metrics = self._evaluate(self.valid)
+            record |= metrics
+        self.tick()
+        record["seconds"] = state.seconds
+        if self.valid is not None:
+            improved = self._judge(metrics)
+        state.history.append(record)
+        state.epoch, state.batch, state.sums = state.epoch + 1, 0, {}
+        self.progress.evaluated(record, improved)
+        if self.keeper is not None:
+            self.keeper.record(self, improved)
+
+    def _evaluate(self, valid: Loader) -> dict[str, float]:
+        model = self.task.model
+        model.eval()
+        reseed(derive(self.settings.seed, Use.EVALUATION, self.state.epoch, self.rank))
+        # Not inference mode: a model may keep what it computes here (a table of positions), and train with it later.
+        with torch.no_grad(), self._autocast():
+            metrics = self.task.evaluate(self._until_signal(valid))
+        model.train()
+        return {name: float(value) for name, value in metrics.items()}
+
+    def _until_signal(self, valid: Loader) -> Iterator[Any]:
+        for batch in valid:
+            if self.signals.arrived:
+                raise _LeftEvaluation
+            yield self.move(batch)
+
+    def _judge(self, metrics: dict[str, float]) -> bool:
+        """Note whether the monitored metric improved, and keep the weights if so."""
+        state, name = self.state, self.settings.monitor
+        if name not in metrics:
+            raise InputError(f"the task reports no {name!r}", where="monitor", mend=nearest(name, list(metrics)))
+        value, sign = metrics[name], 1 if self.settings.mode == "max" else -1
+        if math.isnan(value) or (state.best is not None and sign * value <= sign * state.best):
+            state.stale += 1
+            return False
+        state.best, state.best_epoch, state.best_step = value, state.epoch + 1, state.step
+        state.stale, state.seconds_to_best = 0, state.seconds
+        self._keep_weights()
+        return True
+
+    def _keep_weights(self) -> None:
+        weights = self.task.model.state_dict()
+        if self.best_weights is None:
+            self.best_weights = {name: value.detach().clone() for name, value in weights.items()}
+        else:
+            for name, value in weights.items():
+                self.best_weights[name].copy_(value)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.settings.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self._parameters[0].device.type, dtype=torch.bfloat16)
+
+    def _check_finite(self, value: float, what: str) -> None:
+        if math.isfinite(value):
+            return
+        raise InputError(
+            f"the {what} became {value} at step {self.state.step} (epoch {self.state.epoch + 1})",
+            mend="lower the learning rate, lengthen the warm-up, set clip_norm, or check the data for extreme values; "
+            "what was saved before is intact",
+        )

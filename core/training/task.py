@@ -1,0 +1,39 @@
+"""What is trained, said without an engine.
+
+A task holds a model and knows its losses and metrics. It knows no trainer, no device, no file: the engine moves
+batches, draws gradients and decides when to stop. The same task therefore runs in a plain loop, in a notebook, or under
+:func:`core.training.fit`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Task(ABC):
+    """A model with its losses and metrics.
+
+    Attributes:
+        model: what is trained; every trainable parameter of the task belongs to it.
+    """
+
+    model: nn.Module
+
+    @abstractmethod
+    def training_loss(self, batch: Any) -> dict[str, Tensor]:
+        """The losses of one batch, called in training mode with gradients on.
+
+        Returns:
+            scalars by name; ``"loss"`` is the one minimised, the others are reported only.
+        """
+
+    @abstractmethod
+    def evaluate(self, batches: Iterable[Any]) -> dict[str, float]:
+        """Metrics of a whole split, called in evaluation mode with gradients off.
+
+        ``batches`` can be read once. Metrics are of the split, not means over its batches.
+        """
