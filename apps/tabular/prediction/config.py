@@ -1,0 +1,111 @@
+"""Every setting of the application, as plain data: numbers, words and nested records, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from apps.tabular.prediction.data.encode import EncodingConfig
+from core.errors import InputError
+from core.optim import OptimConfig, ScheduleConfig
+from core.training import FitSettings
+
+Kind = Literal["binary", "multiclass", "regression"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network. The defaults are the published architecture (released program, run configuration)."""
+
+    width: int = 256
+    """Width D of a token."""
+    heads: int = 32
+    """Attention heads; must divide the width."""
+    layers: int = 3
+    """Blocks of attention and feed-forward."""
+    mixer: str = "softmax"
+    """Token mixer, a name in ``core.attention.MIXERS``; it must be able to follow the mask."""
+    norm: str = "layernorm"
+    """Normalisation, a name in ``core.norm.NORMS``."""
+    feedforward: str = "glu"
+    """``glu``: value * tanh(gate), the published one; ``mlp``: two layers with GELU and as many weights."""
+    placement: Literal["pre", "post", "peri", "none"] = "pre"
+    """Where the norm stands in a block."""
+    attention_dropout: float = 0.3
+    """Dropout of attention probabilities."""
+    residual_dropout: float = 0.0
+    """Dropout of what a block adds."""
+    init_scale: float = 0.01
+    """Width of the initial query, key, value and feed-forward weights, relative to the usual; 1 is no attenuation."""
+    head: Literal["official", "paper"] = "official"
+    """How tokens become outputs."""
+    mask: Literal["semi_permeable", "full", "reversed"] = "semi_permeable"
+    """Which features a feature may read: those at least as informative (published), all, or (to compare) the others."""
+    ties: Literal["arbitrary", "mutual"] = "arbitrary"
+    """Features of equal importance: read in the order they stand in, or each other."""
+    category_embedding: bool = False
+    """Add a learned vector for each category to the token of its feature (an extension)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixingConfig:
+    """Augmentation: each training row is mixed with another of its batch, labels in proportion."""
+
+    kind: Literal["none", "feat", "hidden", "input"] = "none"
+    """``feat``: exchange whole features; ``hidden``: exchange embedding dimensions; ``input``: interpolate rows."""
+    beta: float = 0.5
+    """The share r is drawn from Beta(beta, beta)."""
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise InputError(f"must be positive, got {self.beta}", where="mixing.beta")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TabularConfig:
+    """Everything that decides a trained model, besides the data."""
+
+    encoding: EncodingConfig = field(default_factory=EncodingConfig)
+    """From table to numbers."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network."""
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    """Augmentation."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """Learning rate over the run."""
+    fit: FitSettings = field(default_factory=FitSettings)
+    """Length of a run. Its seed, and what it watches, are set from ``seed`` and ``watch``."""
+    watch: Literal["metric", "loss"] = "metric"
+    """Validation number that picks the best weights: AUC, accuracy or RMSE by kind of target, or the loss."""
+    members: int = 1
+    """Networks trained from different seeds, whose predictions are averaged."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Rows of a training batch; "auto" takes fewer of wide tables, as published."""
+    validation_fraction: float = 0.15
+    """Share of the training rows set aside for validation where none are given."""
+    seed: int = 0
+    """Decides everything random."""
+
+    def __post_init__(self) -> None:
+        if self.members < 1:
+            raise InputError(f"must be at least 1, got {self.members}", where="members")
+        if self.batch_size != "auto" and self.batch_size < 1:
+            raise InputError(f"must be at least 1, got {self.batch_size}", where="batch_size")
+        if not 0 < self.validation_fraction < 1:
+            raise InputError(f"must lie between 0 and 1, got {self.validation_fraction}", where="validation_fraction")
+
+    def rows_per_batch(self, n_features: int) -> int:
+        """``batch_size`` with "auto" resolved: 512 rows, 128 above 32 features, 32 above 100, 16 above 1000.
+
+        >>> [TabularConfig().rows_per_batch(n) for n in (8, 33, 101, 1001)]
+        [512, 128, 32, 16]
+        """
+        if self.batch_size != "auto":
+            return self.batch_size
+        return next(rows for most, rows in AUTO_BATCH if n_features <= most)
+
+
+AUTO_BATCH: tuple[tuple[float, int], ...] = ((32, 512), (100, 128), (1000, 32), (float("inf"), 16))
+"""Features at most -> rows of a batch, as the released program sets them."""
