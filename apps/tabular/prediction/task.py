@@ -9,7 +9,6 @@ multiply each label's loss; they are scaled to mean 1 over the split, so that th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,12 +25,12 @@ from core.training import Task, TensorBatches
 
 Batch = Mapping[str, Tensor]
 
-METRICS: dict[Kind, tuple[str, Literal["min", "max"]]] = {
-    "binary": ("auc", "max"),
-    "multiclass": ("accuracy", "max"),
-    "regression": ("rmse", "min"),
+MONITORS: dict[Kind, tuple[str, bool]] = {
+    "binary": ("auc", True),
+    "multiclass": ("accuracy", True),
+    "regression": ("rmse", False),
 }
-"""The metric of each kind of target that ``evaluate`` gives beside the loss, and which way is better."""
+"""The metric of each kind of target that ``evaluate`` gives beside the loss; whether greater is better."""
 
 
 class RowDataset(TensorBatches):
@@ -95,7 +94,7 @@ class TabularTask(Task):
         outputs, y, weight = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
         losses = row_loss(self.kind, outputs, y)
         loss = float((losses * weight).sum() / weight.sum())
-        name, _ = METRICS[self.kind]
+        name, _ = MONITORS[self.kind]
         return {"loss": loss, name: _score(self.kind, outputs, y, weight, loss)}
 
 

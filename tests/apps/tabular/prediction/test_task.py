@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from apps.tabular.prediction.config import MixingConfig, ModelConfig
 from apps.tabular.prediction.mixing import Mix
 from apps.tabular.prediction.model import ExcelFormer
-from apps.tabular.prediction.task import METRICS, RowDataset, TabularTask, mixed_loss, row_loss
+from apps.tabular.prediction.task import MONITORS, RowDataset, TabularTask, mixed_loss, row_loss
 from core.errors import InputError
 
 KINDS = {"binary": 1, "multiclass": 3, "regression": 1}
@@ -91,7 +91,7 @@ def test_evaluate_is_of_the_split_not_of_batches(kind):
     whole = task.evaluate([data[torch.arange(41)]])
     parts = task.evaluate([data[torch.arange(0, 5)], data[torch.arange(5, 40)], data[torch.arange(40, 41)]])
     assert whole == pytest.approx(parts, rel=1e-5)
-    assert set(whole) == {"loss", METRICS[kind][0]}
+    assert set(whole) == {"loss", MONITORS[kind][0]}
 
 
 def test_metrics_against_scikit_learn():
