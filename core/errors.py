@@ -31,13 +31,6 @@ class InputError(ValueError):
         return _rebuild, (type(self), self.what, self.where, self.mend)
 
 
-class Interrupted(Exception):
-    """Stopped by Ctrl-C or SIGTERM after everything was saved; its text says how to go on.
-
-    The command line prints it and exits with status 130.
-    """
-
-
 def _rebuild(kind: type[InputError], what: str, where: str | None, mend: str | None) -> InputError:
     return kind(what, where=where, mend=mend)
 

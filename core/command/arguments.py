@@ -143,11 +143,14 @@ def _tyro(cls: Any, argv: Sequence[str], prog: str, description: str) -> Any:
     except SystemExit as end:
         if not end.code:
             raise
-        raise InputError(_sentence(errors.getvalue()), mend=f"see {prog} --help") from None
+        sentence = _sentence(errors.getvalue())
+        # A record that refused its own values has said all there is to say.
+        own = re.match(r"error parsing (?:settings|arguments)\S*: (.*)", sentence)
+        raise InputError(own[1] if own else sentence, mend=None if own else f"see {prog} --help") from None
 
 
 def _sentence(box: str) -> str:
-    """What a framed error of tyro says: the lines between its title and the next rule, framed in ASCII or in Unicode."""
+    """What a framed error of tyro says: the lines between its title and the next rule, drawn in ASCII or Unicode."""
     parts = re.split(r"^(?:\s*╭.*|[\s│├╰]*[-─]{8,}[\s│┤╯]*)$", box, flags=re.MULTILINE)
     text = " ".join((parts[1] if len(parts) > 1 else box).replace("│", " ").split())
     return text[:1].lower() + text[1:].rstrip(".")

@@ -20,8 +20,9 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
-from core.errors import InputError, Interrupted
+from core.errors import InputError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -45,13 +46,15 @@ def run(function: Callable[[list[str]], int | None], argv: Sequence[str] | None 
         return status or 0
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except (KeyboardInterrupt, Interrupted) as stop:
-        return _end(f"interrupted: {stop}" if str(stop) else "interrupted", 130, debug)
+    except KeyboardInterrupt:
+        return _end("interrupted", 130, debug)
     except BrokenPipeError:
         # Python flushes standard output once more when it leaves; give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
+        if isinstance(error, _interrupted()):
+            return _end(f"{error}; the same command goes on from there", 130, debug)
         line = _line(error)
         if line is None:
             traceback.print_exc()
@@ -78,6 +81,11 @@ def require(module: str, extra: str) -> ModuleType:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         raise InputError(f"{error.name} is not installed", mend=f'pip install "manyformer[{extra}]"') from error
+
+
+def _interrupted() -> Any:
+    """What training raises after saving on a signal; never imported here: what was not imported was not raised."""
+    return getattr(sys.modules.get("core.training"), "Interrupted", ())
 
 
 def _line(error: Exception) -> str | None:

@@ -1,0 +1,95 @@
+"""The `manyformer` command: names of tasks, each imported only when it is asked for.
+
+::
+
+    manyformer                        the tasks
+    manyformer tabular                the verbs of a task
+    manyformer tabular train ...      the same as python -m apps.tabular.prediction.train ...
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from core.command import require, run, say
+from core.errors import InputError, nearest
+
+
+class Task(NamedTuple):
+    """A row of the table of tasks."""
+
+    module: str
+    """The package that holds the verbs."""
+    extra: str
+    """The extra that installs what it needs."""
+    needs: tuple[str, ...]
+    """Modules of that extra."""
+    line: str
+    """What it does."""
+
+
+TASKS = {
+    "tabular": Task(
+        "apps.tabular.prediction", "tabular", ("pandas", "pyarrow"), "classes or numbers from the columns of a table"
+    ),
+}
+VERBS = {
+    "train": "fit a model and save it",
+    "evaluate": "score a model, with intervals and a report",
+    "predict": "apply a model to new data",
+    "check": "say everything that is wrong with the data",
+    "info": "parameters, operations and blocks of a model",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console command; returns the exit status."""
+    return run(_main, argv)
+
+
+def _main(argv: list[str]) -> int:
+    if argv[:1] == ["--version"]:
+        say(f"manyformer {_version()}")
+    elif not argv or argv[0] in ("-h", "--help"):
+        _list("usage: manyformer TASK VERB ...", {name: task.line for name, task in TASKS.items()})
+    elif argv[0] not in TASKS:
+        raise InputError(f"{argv[0]!r} is not a task", where="manyformer", mend=nearest(argv[0], [*TASKS]))
+    else:
+        return _task(argv[0], argv[1:])
+    return 0
+
+
+def _task(name: str, argv: list[str]) -> int:
+    task = TASKS[name]
+    verbs = {verb: line for verb, line in VERBS.items() if importlib.util.find_spec(f"{task.module}.{verb}")}
+    if not argv or argv[0] in ("-h", "--help"):
+        _list(f"usage: manyformer {name} VERB ...    (--help after the verb lists its options)", verbs)
+        return 0
+    if argv[0] not in verbs:
+        raise InputError(f"{argv[0]!r} is not a verb", where=f"manyformer {name}", mend=nearest(argv[0], [*verbs]))
+    for needed in task.needs:
+        require(needed, task.extra)
+    verb = importlib.import_module(f"{task.module}.{argv[0]}")
+    status: int = verb.main(argv[1:])
+    return status
+
+
+def _list(usage: str, rows: dict[str, str]) -> None:
+    width = max(map(len, rows), default=0)
+    say("\n".join([usage, "", *(f"  {name:{width}}  {line}" for name, line in rows.items())]))
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("manyformer")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
