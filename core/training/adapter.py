@@ -40,7 +40,11 @@ def drive(run: Run) -> None:
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        trainer.fit(_Module(run), _Rest(run))
+        batches = run.train.stream(run.state.epoch, run.state.batch)
+        try:
+            trainer.fit(_Module(run), _Rest(batches, run.remaining))
+        finally:
+            batches.close()  # ends worker processes now, not when the collector comes by
 
 
 class _Module(pl.LightningModule):
@@ -78,15 +82,14 @@ class _Module(pl.LightningModule):
 class _Rest:
     """The batches that are left, with a length: without one, Lightning would fetch a batch ahead."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, batches: Iterator[Any], length: int) -> None:
+        self._batches, self._length = batches, length
 
     def __len__(self) -> int:
-        return self._run.remaining
+        return self._length
 
     def __iter__(self) -> Iterator[Any]:
-        state = self._run.state
-        return self._run.train.stream(state.epoch, state.batch)
+        return self._batches
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from core.errors import InputError
+from core.training.checkpoint import Checkpoints
 from core.training.interrupt import Interrupted, noted
 from core.training.loader import Loader
 from core.training.progress import Progress, ProgressName, choose
@@ -52,7 +53,12 @@ def fit(
     shown = choose(progress)
     with preserved(), noted() as signals:
         run = Run(task, train, valid, optimizer, schedule, settings, signals, shown, started)
+        checkpoints = None if directory is None else Checkpoints(Path(directory))
+        if checkpoints is not None:
+            checkpoints.resume(run)
         if not run.over():
+            if checkpoints is not None:
+                checkpoints.begin(run)
             _train(run)
         run.finish()
     if run.stopped_by is None:
@@ -70,10 +76,11 @@ def _train(run: Run) -> None:
     summary = "failed"
     try:
         drive(run)
-        run.save()
         run.tick()
+        run.save()
         summary = f"stopped by {run.stopped_by}" if run.stopped_by else "interrupted"
     finally:
+        run.restore_rates()
         run.progress.close(f"{summary} at step {run.state.step}")
 
 

@@ -8,7 +8,8 @@ whether the batch is built in this process or in a worker.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import signal
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -122,23 +123,32 @@ class Loader:
                 return
             yield batch
 
-    def stream(self, epoch: int = 0, batch: int = 0) -> Iterator[Any]:
+    def stream(self, epoch: int = 0, batch: int = 0) -> Generator[Any, None, None]:
         """Batches from position (``epoch``, ``batch``) on, epoch after epoch without end.
 
         The global generators are seeded for each batch, and left so: the caller keeps its own, as ``fit`` does.
         """
         return self._batches(_positions(len(self), epoch, batch))
 
-    def _batches(self, positions: Iterator[tuple[int, int]]) -> Iterator[Any]:
+    def _batches(self, positions: Iterator[tuple[int, int]]) -> Generator[Any, None, None]:
         source = _Positions(self)
         if self.workers == 0:
             for position in positions:
                 yield source[position]
             return
         # A generator of its own: the engine would draw the workers' base seed from the global one.
-        yield from DataLoader(
-            source, batch_size=None, sampler=positions, num_workers=self.workers, generator=torch.Generator()
+        batches = DataLoader(
+            source,
+            batch_size=None,
+            sampler=positions,
+            num_workers=self.workers,
+            generator=torch.Generator(),
+            worker_init_fn=_ignore_signals,
         )
+        for batch in batches:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
 
 
 class _Positions(Dataset[Any]):
@@ -156,7 +166,18 @@ class _Positions(Dataset[Any]):
             self._epoch, self._order = epoch, loader.order(epoch)
         indices = self._order[batch * loader.batch_size : (batch + 1) * loader.batch_size]
         reseed(derive(loader.seed, Use.BATCH, epoch, batch))
-        return loader.dataset[indices]
+        if loader.workers == 0:
+            return loader.dataset[indices]
+        try:
+            return loader.dataset[indices]
+        except InputError as error:
+            return error  # raised again by the reader: the worker would wrap it in a traceback
+
+
+def _ignore_signals(worker: int) -> None:
+    """A signal to the whole group must not take the workers from a parent that still wants to finish and save."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _positions(length: int, epoch: int, batch: int, epochs: int | None = None) -> Iterator[tuple[int, int]]:

@@ -97,7 +97,7 @@ class Run:
         self.move: Callable[[Any], Any] = lambda batch: batch
         self._started, self._base_seconds = started, 0.0
         self._saved_at = time.monotonic()
-        self._base_rates = [group["lr"] for group in optimizer.param_groups]
+        self.base_rates = [group["lr"] for group in optimizer.param_groups]
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     @property
@@ -105,17 +105,26 @@ class Run:
         """Batches until the last epoch's end."""
         return (self.settings.max_epochs - self.state.epoch) * len(self.train) - self.state.batch
 
-    def restore(self, state: State) -> None:
-        """Go on from ``state``; weights and optimiser are restored by the caller."""
+    def restore(self, state: State, best_weights: dict[str, Tensor] | None) -> None:
+        """Go on from ``state``; the model and the optimiser have been restored by the caller.
+
+        ``best_weights`` are None when there are none, or when the model's present ones are the best.
+        """
         self.state, self._base_seconds = state, state.seconds
+        self.best_weights = best_weights
+        if best_weights is None and state.best is not None:
+            self._keep_weights()
 
     def over(self) -> bool:
-        """Whether epochs or patience are used up."""
+        """Whether epochs, patience or minutes are used up."""
         state, settings = self.state, self.settings
+        minutes = settings.max_minutes
         if state.epoch >= settings.max_epochs:
             self.stopped_by = "epochs"
         elif settings.patience is not None and state.stale >= settings.patience:
             self.stopped_by = "patience"
+        elif minutes is not None and self._base_seconds + time.monotonic() - self._started >= 60 * minutes:
+            self.stopped_by = "minutes"
         return self.stopped_by is not None
 
     def begin(self) -> bool:
@@ -128,7 +137,7 @@ class Run:
         state, settings = self.state, self.settings
         reseed(derive(settings.seed, Use.STEP, state.step, self.rank))
         factor = self.schedule(state.step)
-        for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         with self._autocast():
             losses = self.task.training_loss(batch)
@@ -147,10 +156,13 @@ class Run:
         self.progress.step(state.step, values["loss"])
         return self._after_step()
 
-    def finish(self) -> None:
-        """Leave the optimiser's rates as they were given, and the model with its best weights, in evaluation mode."""
-        for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+    def restore_rates(self) -> None:
+        """Give the optimiser's groups the rates they came with."""
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate
+
+    def finish(self) -> None:
+        """Leave the model with its best weights, in evaluation mode."""
         if self.best_weights is not None:
             self.task.model.load_state_dict(self.best_weights)
         self.task.model.eval()
@@ -164,17 +176,11 @@ class Run:
         return self._should_stop()
 
     def _should_stop(self) -> bool:
-        settings = self.settings
-        if self.signals.arrived:
+        if self.signals.arrived or self.over():
             return True
-        now = time.monotonic()
-        if self.over():
-            return True
-        if settings.max_minutes is not None and now - self._started >= 60 * settings.max_minutes:
-            self.stopped_by = "minutes"
-        elif self.keeper and now - self._saved_at >= 60 * settings.checkpoint_every_minutes:
+        if self.keeper and time.monotonic() - self._saved_at >= 60 * self.settings.checkpoint_every_minutes:
             self.save()
-        return self.stopped_by is not None
+        return False
 
     def save(self) -> None:
         """Save the run, if it has a directory, and never weights that are not finite."""

@@ -17,7 +17,7 @@ class FitSettings:
     max_epochs: int = 100
     """Passes over the training examples."""
     max_minutes: float | None = None
-    """Wall minutes of this call, after which the run is saved and ends; a later call goes on."""
+    """Wall minutes of the run, over all its calls, after which it is saved and ends; raise it to go on."""
     patience: int | None = None
     """Evaluations in a row without improvement after which training stops; none for never."""
     monitor: str = "loss"
