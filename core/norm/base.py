@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -36,7 +36,7 @@ class Norm(nn.Module, ABC):
         """Normalise ``x``; ``mask`` (True = real) tells norms with batch statistics which tokens count."""
 
     @abstractmethod
-    def fold_into(self, linear: nn.Linear) -> tuple[Self, nn.Linear]:
+    def fold_into(self, linear: nn.Linear) -> tuple[Norm, nn.Linear]:
         """``(norm', linear')`` with ``linear'(norm'(x)) == linear(norm(x))``; both new, the originals unchanged.
 
         Raises:

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -27,7 +25,7 @@ class Identity(Norm):
         """Return ``x`` itself."""
         return x
 
-    def fold_into(self, linear: nn.Linear) -> tuple[Self, nn.Linear]:
+    def fold_into(self, linear: nn.Linear) -> tuple[Identity, nn.Linear]:
         """An identity and a copy of the linear map."""
         ones = torch.ones(self.width, device=linear.weight.device)
-        return type(self)(self.width, eps=self.eps).train(self.training), fold_affine(linear, ones, None)
+        return Identity(self.width, eps=self.eps).train(self.training), fold_affine(linear, ones, None)

@@ -9,8 +9,6 @@ are accumulated in float32 when the input is bfloat16 or float16.
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -47,8 +45,8 @@ class LayerNorm(Norm):
         y = F.layer_norm(x.to(kind), (self.width,), self.weight.to(kind), self.bias.to(kind), self.eps)
         return y.to(x.dtype)
 
-    def fold_into(self, linear: nn.Linear) -> tuple[Self, nn.Linear]:
+    def fold_into(self, linear: nn.Linear) -> tuple[LayerNorm, nn.Linear]:
         """Move ``weight`` and ``bias`` into the linear map that alone reads this norm (it gains a bias)."""
-        bare = type(self)(self.width, eps=self.eps, affine=False).train(self.training)
+        bare = LayerNorm(self.width, eps=self.eps, affine=False).train(self.training)
         scale = torch.ones(self.width, device=linear.weight.device) if self.weight is None else self.weight
         return bare, fold_affine(linear, scale, self.bias)

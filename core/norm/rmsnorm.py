@@ -9,8 +9,6 @@ float32, the weight included, and rounded once.
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -42,8 +40,8 @@ class RMSNorm(Norm):
         y = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return (y if self.weight is None else y * self.weight).to(x.dtype)
 
-    def fold_into(self, linear: nn.Linear) -> tuple[Self, nn.Linear]:
+    def fold_into(self, linear: nn.Linear) -> tuple[RMSNorm, nn.Linear]:
         """Move ``weight`` into the linear map that alone reads this norm."""
-        bare = type(self)(self.width, eps=self.eps, affine=False).train(self.training)
+        bare = RMSNorm(self.width, eps=self.eps, affine=False).train(self.training)
         scale = torch.ones(self.width, device=linear.weight.device) if self.weight is None else self.weight
         return bare, fold_affine(linear, scale, None)

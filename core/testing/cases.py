@@ -1,0 +1,110 @@
+"""What a contract check is given: a way to build a small member of a table, with all its parameters drawn at random."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from core.attention import MIXERS, Mixer
+from core.feedforward import FEEDFORWARDS, FeedForward
+from core.norm import NORMS, Norm
+from core.testing.oracles import FEEDFORWARD_ORACLES, MIXER_ORACLES, NORM_ORACLES, MixerOracle, TokenOracle
+from core.testing.tolerances import draw
+
+WIDTH = 6
+
+# Values for the constructor arguments that have no default; a new member with another one adds it here.
+REQUIRED: dict[str, Any] = {"heads": 2, "hidden": 5}
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+OracleT = TypeVar("OracleT", bound=Callable[..., Tensor])
+
+
+@dataclass(frozen=True)
+class Case(Generic[ModuleT, OracleT]):
+    """One member of a table with some options.
+
+    Attributes:
+        name: the member's name.
+        block: its class; the first constructor argument is the width.
+        oracle: the same written out plainly.
+        options: its other constructor arguments.
+    """
+
+    name: str
+    block: Callable[..., ModuleT]
+    oracle: OracleT
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def make(self, dtype: torch.dtype = torch.float64, **options: Any) -> ModuleT:
+        """The block in eval mode, all parameters drawn at random: zero biases and unit gains would hide mistakes."""
+        block = self.block(WIDTH, **{**self.options, **options})
+        with torch.no_grad():
+            for index, parameter in enumerate(block.parameters()):
+                parameter.copy_(0.5 * draw(*parameter.shape, seed=1000 + index))
+        return block.to(dtype).eval()
+
+    def takes(self, option: str) -> bool:
+        """Whether the constructor has this option."""
+        return option in inspect.signature(self.block).parameters
+
+    def __str__(self) -> str:
+        chosen = [f"{key}={value}" for key, value in self.options.items() if REQUIRED.get(key) != value]
+        return "-".join([self.name, *chosen])
+
+
+MixerCase = Case[Mixer, MixerOracle]
+NormCase = Case[Norm, TokenOracle]
+FeedForwardCase = Case[FeedForward, TokenOracle]
+
+
+def mixer_cases() -> list[MixerCase]:
+    """Each member of ``MIXERS``, with and without causality and an output projection where it offers them."""
+    cases = []
+    for name, block in MIXERS.items():
+        variants: list[dict[str, Any]] = [{}]
+        if block.capabilities.causal:
+            variants.append({"causal": True})
+        if "project" in inspect.signature(block).parameters:
+            variants.append({"project": False, "bias": False})
+        cases += [MixerCase(name, block, MIXER_ORACLES[name], _required(block) | variant) for variant in variants]
+    return cases
+
+
+def norm_cases() -> list[NormCase]:
+    """Each member of ``NORMS``, also with an eps so large that its place matters, and without affine."""
+    cases = []
+    for name, block in NORMS.items():
+        variants: list[dict[str, Any]] = [{}, {"eps": 0.5}]
+        if "affine" in inspect.signature(block).parameters:
+            variants.append({"affine": False})
+        cases += [NormCase(name, block, NORM_ORACLES[name], variant) for variant in variants]
+    return cases
+
+
+def feedforward_cases() -> list[FeedForwardCase]:
+    """Each member of ``FEEDFORWARDS`` with each activation, and unprojected where that is offered."""
+    return [
+        FeedForwardCase(name, block, FEEDFORWARD_ORACLES[name], _required(block) | variant)
+        for name, block in FEEDFORWARDS.items()
+        for variant in _feedforward_variants(block)
+    ]
+
+
+def _feedforward_variants(block: type[FeedForward]) -> Iterator[dict[str, Any]]:
+    for activation in ("gelu", "identity", "relu", "sigmoid", "silu", "tanh"):
+        yield {"activation": activation}
+    yield {"bias": False}
+    if "project" in inspect.signature(block).parameters:
+        yield {"project": False, "hidden": WIDTH}
+
+
+def _required(block: type[nn.Module]) -> dict[str, Any]:
+    """Values for the arguments without default."""
+    parameters = list(inspect.signature(block).parameters.values())[1:]
+    return {p.name: REQUIRED[p.name] for p in parameters if p.default is p.empty}

@@ -1,0 +1,220 @@
+"""The contract of token mixers (``core.attention.Mixer``) as checks: see :data:`MIXER_CHECKS`.
+
+Each takes a case and raises ``AssertionError``. Where a mixer's capabilities rule a request out, the check is that the
+request is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise, product
+
+import pytest
+import torch
+from torch import Tensor
+
+from core.errors import InputError
+from core.testing.cases import WIDTH, MixerCase
+from core.testing.checks import LENGTHS, agree, compiles, exports, gradients
+from core.testing.tolerances import TOLERANCES, assert_close, draw, draw_mask
+
+GARBAGE = (float("nan"), float("inf"), -float("inf"), 1e30)
+
+
+def matches_oracle(case: MixerCase) -> None:
+    """Results and gradients equal the oracle's: odd lengths, dtypes, masks (all combinations of them in float64)."""
+    can = case.make().capabilities
+    combinations = list(product((False, True)[: 1 + can.masked], (0, 2, 3)[: 1 + 2 * can.pairwise]))
+    for n, dtype in product(LENGTHS, TOLERANCES):
+        mixer, x = case.make(dtype), draw(2, n, WIDTH, dtype=dtype)
+        chosen = combinations if dtype == torch.float64 else (combinations[0], combinations[-1])
+        for masked, axes in chosen:
+            mask = draw_mask(2, n) if masked else None
+            pairs = draw_mask(*(2, n, n)[-axes:], share=0.3) if axes else None
+            agree(
+                mixer,
+                partial(mixer, mask=mask, pair_mask=pairs),
+                partial(case.oracle, mixer, mask=mask, pair_mask=pairs),
+                x,
+                f"{case}, {n} tokens, mask {masked}, pair_mask of {axes} axes",
+            )
+
+
+def ignores_padding(case: MixerCase) -> None:
+    """Whatever stands in the padding, and however much there is, real tokens and gradients stay; padding is zero."""
+    for n, extra, dtype in product((1, 7, 63), (1, 6), TOLERANCES):
+        mixer, x = case.make(dtype), draw(2, n, WIDTH, dtype=dtype)
+        if not mixer.capabilities.masked:
+            with pytest.raises(InputError, match="masked"):
+                mixer(x, mask=torch.ones(2, n, dtype=torch.bool))
+            continue
+        mask = torch.arange(n + extra).expand(2, -1) < n
+        results = [_alone(mixer, x)]
+        for garbage in GARBAGE:
+            padded = torch.cat([x, torch.full((2, extra, WIDTH), garbage, dtype=dtype)], dim=1).requires_grad_()
+            y = mixer(padded, mask=mask)
+            assert bool((y[:, n:] == 0).all()), "masked positions are not zero"
+            grads = torch.autograd.grad(y[:, :n].double().square().sum(), [padded, *mixer.parameters()])
+            assert bool((grads[0][:, n:] == 0).all()), "a gradient reaches the padding"
+            results.append([y[:, :n], grads[0][:, :n], *grads[1:]])
+        for result in results[1:]:
+            for got, wanted in zip(result, results[0], strict=True):
+                assert_close(got, wanted, dtype, f"{case}, {n} tokens and {extra} of padding")
+
+
+def keeps_sequences_apart(case: MixerCase) -> None:
+    """A batch of many equals each alone, and changing one sequence leaves the others bit-equal."""
+    for dtype in TOLERANCES:
+        mixer, x = case.make(dtype), draw(3, 7, WIDTH, dtype=dtype)
+        y = mixer(x)
+        for b in range(3):
+            assert_close(y[b : b + 1], mixer(x[b : b + 1]), dtype, f"{case}, sequence {b} alone")
+        changed = x.clone()
+        changed[1] = float("nan")
+        assert torch.equal(mixer(changed)[[0, 2]], y[[0, 2]]), "a sequence leaks into another"
+
+
+def takes_packed_rows(case: MixerCase) -> None:
+    """Packed rows give what each sequence gives alone, forward and backward; bad offsets are refused."""
+    lengths = (3, 0, 1, 7, 63, 0)
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    total = sum(lengths)
+    for dtype in TOLERANCES:
+        mixer, rows = case.make(dtype), draw(total, WIDTH, dtype=dtype)
+        if not mixer.capabilities.packed:
+            with pytest.raises(InputError, match="packed"):
+                mixer(rows, offsets=offsets)
+            continue
+        agree(mixer, partial(mixer, offsets=offsets), partial(_one_by_one, mixer, offsets), rows, f"{case}, packed")
+        changed = rows.clone()
+        changed[:3] = float("nan")
+        assert torch.equal(mixer(changed, offsets=offsets)[3:], mixer(rows, offsets=offsets)[3:]), "packed rows leak"
+        for bad in ([0, total - 1], [1, total], [0, 5, 3, total]):
+            with pytest.raises(InputError, match="offsets"):
+                mixer(rows, offsets=torch.tensor(bad))
+        with pytest.raises(InputError, match="mask"):
+            mixer(rows, offsets=offsets, mask=torch.ones(6, 63, dtype=torch.bool))
+
+
+def is_causal_when_asked(case: MixerCase) -> None:
+    """Causal: changing token r leaves earlier results bit-equal and changes r and later. Otherwise all change."""
+    causal = bool(case.options.get("causal", False))
+    mixer, x = case.make(), draw(2, 9, WIDTH)
+    pairs = torch.ones(9, 9, dtype=torch.bool)
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    can = mixer.capabilities
+    for masks in ({}, {"mask": mask} if can.masked else {}, {"pair_mask": pairs} if can.pairwise else {}):
+        y = mixer(x, **masks)
+        for r in range(9):
+            changed = x.clone()
+            changed[:, r] += 1
+            moved = (mixer(changed, **masks) != y).any(-1)
+            assert bool(moved[:, r:].all()), f"{case}: token {r} does not reach later ones"
+            assert bool(moved[:, :r].any()) is (not causal and r > 0), f"{case}: token {r} and earlier ones"
+
+
+def survives_queries_without_keys(case: MixerCase) -> None:
+    """A query that may read nothing gives the result of zeros, and finite gradients; in training too."""
+    dropouts = (0.0, 0.5) if case.takes("dropout") else (0.0,)
+    for dtype, dropout in product(TOLERANCES, dropouts):
+        mixer = case.make(dtype, **({"dropout": dropout} if dropout else {})).train()
+        if not (mixer.capabilities.masked and mixer.capabilities.pairwise):
+            return
+        x = draw(2, 7, WIDTH, dtype=dtype).requires_grad_()
+        pairs = draw_mask(7, 7)
+        pairs[3] = False
+        mask = torch.ones(2, 7, dtype=torch.bool)
+        mask[1] = False
+        with torch.random.fork_rng():
+            y = mixer(x, mask=mask, pair_mask=pairs)
+        wanted = case.oracle(mixer, x.double(), mask, torch.zeros(7, 7, dtype=torch.bool))
+        assert_close(y[0, 3], wanted[0, 3], dtype, f"{case}, a query without keys")
+        assert bool((y[1] == 0).all()), "an empty sequence is not zero"
+        for grad in torch.autograd.grad(y.sum(), [x, *mixer.parameters()]):
+            assert bool(grad.isfinite().all()), f"{case}: a gradient is not finite in {dtype}"
+
+
+def has_true_gradients(case: MixerCase) -> None:
+    """Numeric and analytic gradients agree, masks included."""
+    mixer, x = case.make(), draw(2, 4, WIDTH)
+    can = mixer.capabilities
+    mask = draw_mask(2, 4, seed=3) if can.masked else None
+    pairs = draw_mask(4, 4, share=0.4, seed=4) if can.pairwise else None
+    gradients(mixer, lambda x: mixer(x, mask=mask, pair_mask=pairs), x)
+
+
+def is_deterministic(case: MixerCase) -> None:
+    """Two calls are bit-equal; dropout acts in training only and follows the seed."""
+    mixer, x = case.make(), draw(2, 9, WIDTH)
+    assert torch.equal(mixer(x), mixer(x))
+    if not case.takes("dropout"):
+        return
+    dropping = case.make(dropout=0.5)
+    assert torch.equal(dropping(x), mixer(x)), "dropout acts outside training"
+    results = []
+    with torch.random.fork_rng():
+        for seed in (1, 1, 2):
+            torch.manual_seed(seed)
+            results.append(dropping.train()(x))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2]), "dropout does not follow the seed"
+
+
+def refuses_what_does_not_fit(case: MixerCase) -> None:
+    """Wrong shapes and float masks end in one line that names the mixer's class."""
+    mixer, x = case.make(), draw(2, 4, WIDTH)
+    name = type(mixer).__name__
+    bad: list[tuple[Tensor, dict[str, Tensor]]] = [(x[0], {}), (x[..., 1:], {})]
+    if mixer.capabilities.masked:
+        bad += [(x, {"mask": torch.ones(2, 5, dtype=torch.bool)}), (x, {"mask": torch.ones(2, 4)})]
+    if mixer.capabilities.pairwise:
+        bad += [(x, {"pair_mask": torch.ones(2, 4, dtype=torch.bool)}), (x, {"pair_mask": torch.ones(4, 4)})]
+    for argument, masks in bad:
+        with pytest.raises(InputError, match=name):
+            mixer(argument, **masks)
+
+
+def compiles_to_one_graph(case: MixerCase) -> None:
+    """``torch.compile(backend="aot_eager")``, whole, with and without a mask."""
+    compiles(case.make(), draw(2, 7, WIDTH), {})
+    if case.make().capabilities.masked:
+        compiles(case.make(), draw(2, 7, WIDTH), {"mask": draw_mask(2, 7)})
+
+
+def can_be_exported(case: MixerCase) -> None:
+    """``torch.export``."""
+    masks = {"mask": draw_mask(2, 7)} if case.make().capabilities.masked else {}
+    exports(case.make(), draw(2, 7, WIDTH), masks)
+
+
+MIXER_CHECKS: dict[str, Callable[[MixerCase], None]] = {
+    check.__name__: check
+    for check in (
+        matches_oracle,
+        ignores_padding,
+        keeps_sequences_apart,
+        takes_packed_rows,
+        is_causal_when_asked,
+        survives_queries_without_keys,
+        has_true_gradients,
+        is_deterministic,
+        refuses_what_does_not_fit,
+        compiles_to_one_graph,
+        can_be_exported,
+    )
+}
+
+
+def _one_by_one(mixer: torch.nn.Module, offsets: Tensor, rows: Tensor) -> Tensor:
+    """Each packed sequence given to the mixer by itself, in float64."""
+    parameters = {name: p.double() for name, p in mixer.named_parameters()}
+    pieces = [rows[a:b][None] for a, b in pairwise(offsets.tolist())]
+    return torch.cat([torch.func.functional_call(mixer, parameters, (piece,))[0] for piece in pieces])
+
+
+def _alone(mixer: torch.nn.Module, x: Tensor) -> list[Tensor]:
+    """The result without padding, its gradient by ``x`` and by the parameters."""
+    leaf = x.detach().requires_grad_()
+    y = mixer(leaf)
+    return [y, *torch.autograd.grad(y.double().square().sum(), [leaf, *mixer.parameters()])]

@@ -1,0 +1,138 @@
+"""The blocks written out plainly, in float64: slow, obvious, and sharing no code with what they check.
+
+Every oracle takes the module whose weights it uses and differentiates through them, so that gradients are compared too.
+The tables are keyed like the tables of the rooms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class MixerOracle(Protocol):
+    """A mixer on ``x (B,N,D)`` float64, with the meaning of ``core.attention.Mixer``."""
+
+    def __call__(self, module: Any, x: Tensor, mask: Tensor | None, pair_mask: Tensor | None) -> Tensor:
+        """``(B,N,D)``."""
+        ...
+
+
+TokenOracle = Callable[[Any, Tensor], Tensor]
+
+
+def readable_keys(i: int, n: int, causal: bool, key_mask: Tensor | None, pair_mask: Tensor | None) -> list[int]:
+    """The keys that query ``i`` of one sequence may read; ``key_mask (N,)``, ``pair_mask (N,N)``.
+
+    >>> readable_keys(1, 3, True, torch.tensor([True, True, False]), None)
+    [0, 1]
+    """
+    real = [True] * n if key_mask is None else key_mask.tolist()
+    allowed = [True] * n if pair_mask is None else pair_mask[i].tolist()
+    return [j for j in range(i + 1 if causal else n) if real[j] and allowed[j]]
+
+
+def softmax_attention_oracle(
+    q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor | None, pair_mask: Tensor | None, causal: bool
+) -> Tensor:
+    """One head of one sequence: q, k, v ``(N,d)``, ``key_mask (N,)``, ``pair_mask (N,N)``; one query after another.
+
+    >>> q = torch.zeros(2, 1, dtype=torch.float64)
+    >>> v = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
+    >>> softmax_attention_oracle(q, q, v, key_mask=None, pair_mask=None, causal=True).flatten().tolist()
+    [1.0, 2.0]
+    """
+    rows = []
+    for i in range(q.shape[0]):
+        keys = readable_keys(i, q.shape[0], causal, key_mask, pair_mask)
+        if not keys:
+            rows.append(torch.zeros_like(v[0]))
+            continue
+        scores = (k[keys] * q[i]).sum(-1) / math.sqrt(q.shape[1])
+        weights = (scores - scores.max().detach()).exp()
+        rows.append((weights[:, None] * v[keys]).sum(0) / weights.sum())
+    return torch.stack(rows) if rows else torch.zeros_like(v)
+
+
+def softmax_mixer(module: Any, x: Tensor, mask: Tensor | None, pair_mask: Tensor | None) -> Tensor:
+    """``core.attention.SoftmaxAttention`` without dropout, on ``x (B,N,D)``."""
+    batch, width = x.shape[0], x.shape[2]
+    d = width // module.heads
+    qkv = linear(module.qkv, x)
+    sequences = []
+    for b in range(batch):
+        keep = None if mask is None else mask[b]
+        pairs = pair_mask if pair_mask is None or pair_mask.ndim == 2 else pair_mask[b]
+        heads = []
+        for h in range(module.heads):
+            q, k, v = (qkv[b, :, part * width + h * d : part * width + (h + 1) * d] for part in range(3))
+            heads.append(softmax_attention_oracle(q, k, v, key_mask=keep, pair_mask=pairs, causal=module.causal))
+        sequences.append(torch.cat(heads, dim=-1))
+    y = torch.stack(sequences) if sequences else x
+    if isinstance(module.out, nn.Linear):
+        y = linear(module.out, y)
+    return y if mask is None else y * mask[:, :, None].double()
+
+
+def linear(module: Any, x: Tensor) -> Tensor:
+    """x W^T + b."""
+    y: Tensor = x @ module.weight.double().T
+    if module.bias is not None:
+        y = y + module.bias.double()
+    return y
+
+
+def layernorm(module: Any, x: Tensor) -> Tensor:
+    """(x - mean) / sqrt(biased variance + eps) * weight + bias."""
+    centred = x - x.sum(-1, keepdim=True) / x.shape[-1]
+    root: Tensor = ((centred**2).sum(-1, keepdim=True) / x.shape[-1] + module.eps) ** 0.5
+    if module.weight is None:
+        return centred / root
+    y: Tensor = centred / root * module.weight.double() + module.bias.double()
+    return y
+
+
+def rmsnorm(module: Any, x: Tensor) -> Tensor:
+    """x / sqrt(mean square + eps) * weight."""
+    root: Tensor = ((x**2).sum(-1, keepdim=True) / x.shape[-1] + module.eps) ** 0.5
+    return x / root if module.weight is None else x / root * module.weight.double()
+
+
+def identity(module: Any, x: Tensor) -> Tensor:
+    """x."""
+    return x
+
+
+def _sigmoid(x: Tensor) -> Tensor:
+    return 1 / (1 + (-x).exp())
+
+
+ACTIVATION_ORACLES: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": lambda x: x * (1 + torch.erf(x / math.sqrt(2))) / 2,
+    "identity": lambda x: x,
+    "relu": lambda x: x * (x > 0).double(),
+    "sigmoid": _sigmoid,
+    "silu": lambda x: x * _sigmoid(x),
+    "tanh": lambda x: 2 * _sigmoid(2 * x) - 1,
+}
+
+
+def mlp(module: Any, x: Tensor) -> Tensor:
+    """down(activation(up(x)))."""
+    return linear(module.down, ACTIVATION_ORACLES[module.activation](linear(module.up, x)))
+
+
+def glu(module: Any, x: Tensor) -> Tensor:
+    """down(value * activation(gate)), where the first ``hidden`` rows of ``up`` make the value."""
+    both = linear(module.up, x)
+    product = both[..., : module.hidden] * ACTIVATION_ORACLES[module.activation](both[..., module.hidden :])
+    return linear(module.down, product) if isinstance(module.down, nn.Linear) else product
+
+
+MIXER_ORACLES: dict[str, MixerOracle] = {"softmax": softmax_mixer}
+NORM_ORACLES: dict[str, TokenOracle] = {"identity": identity, "layernorm": layernorm, "rmsnorm": rmsnorm}
+FEEDFORWARD_ORACLES: dict[str, TokenOracle] = {"glu": glu, "mlp": mlp}
