@@ -49,10 +49,13 @@ VERBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console command; returns the exit status."""
-    return run(_main, argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    # `run` takes the word away; the verb's own `run` needs it too.
+    debug = [word for word in words if word == "--debug"]
+    return run(lambda rest: _main(rest, debug), words)
 
 
-def _main(argv: list[str]) -> int:
+def _main(argv: list[str], debug: list[str]) -> int:
     if argv[:1] == ["--version"]:
         say(f"manyformer {_version()}")
     elif not argv or argv[0] in ("-h", "--help"):
@@ -60,11 +63,11 @@ def _main(argv: list[str]) -> int:
     elif argv[0] not in TASKS:
         raise InputError(f"{argv[0]!r} is not a task", where="manyformer", mend=nearest(argv[0], [*TASKS]))
     else:
-        return _task(argv[0], argv[1:])
+        return _task(argv[0], argv[1:], debug)
     return 0
 
 
-def _task(name: str, argv: list[str]) -> int:
+def _task(name: str, argv: list[str], debug: list[str]) -> int:
     task = TASKS[name]
     verbs = {verb: line for verb, line in VERBS.items() if importlib.util.find_spec(f"{task.module}.{verb}")}
     if not argv or argv[0] in ("-h", "--help"):
@@ -75,7 +78,7 @@ def _task(name: str, argv: list[str]) -> int:
     for needed in task.needs:
         require(needed, task.extra)
     verb = importlib.import_module(f"{task.module}.{argv[0]}")
-    status: int = verb.main(argv[1:])
+    status: int = verb.main([*argv[1:], *debug])
     return status
 
 

@@ -3,7 +3,7 @@
 from core.command.arguments import Parsed, parse_arguments, parse_config
 from core.command.config import config_from_dict, config_to_dict, differences, read_config
 from core.command.directory import RunDirectory
-from core.command.output import say, to_json
+from core.command.output import read_facts, say, to_json
 from core.command.run import require, run
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "parse_arguments",
     "parse_config",
     "read_config",
+    "read_facts",
     "require",
     "run",
     "say",

@@ -22,6 +22,11 @@ from core.errors import InputError, nearest
 
 A = TypeVar("A")
 C = TypeVar("C")
+_STYLE = (
+    tyro.conf.AvoidSubcommands,
+    tyro.conf.HelptextFromCommentsOff,
+    tyro.conf.PositionalMetavarFromFieldName,
+)
 _DEBUG = "Add --debug to see the traceback of an error."
 
 
@@ -138,7 +143,7 @@ def _tyro(cls: Any, argv: Sequence[str], prog: str, description: str) -> Any:
                 args=list(argv),
                 prog=prog,
                 description=f"{description} {_DEBUG}",
-                config=(tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff),
+                config=_STYLE,
             )
     except SystemExit as end:
         if not end.code:

@@ -191,9 +191,7 @@ def _literal(kind: Any, data: Any, at: _At, _: Any) -> Any:
     choices = typing.get_args(kind)
     if not any(type(data) is type(choice) and data == choice for choice in choices):
         mend = nearest(str(data), [str(choice) for choice in choices])
-        raise at.error(
-            f"expected one of {', '.join(map(str, choices))}, got {data!r}", mend if "mean" in mend else None
-        )
+        raise at.error(f"{data!r} is not one of the choices", mend)
     return data
 
 

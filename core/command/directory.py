@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +20,7 @@ from core.artefact import replace_file
 from core.command import yaml12
 from core.command.config import config_to_dict, differences, read_config
 from core.command.environment import environment
-from core.command.output import to_json
+from core.command.output import read_facts, to_json
 from core.errors import InputError
 
 C = TypeVar("C")
@@ -105,12 +104,9 @@ class RunDirectory:
         return False
 
     def _check_task(self, task: str) -> None:
-        where = str(self.environment_file)
-        try:
-            facts = json.loads(self.environment_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"cannot be read ({error})", where=where) from error
-        if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
+        facts = read_facts(self.environment_file)
+        if facts.get("format") != _FORMAT:
+            where = str(self.environment_file)
             raise InputError("was not written by manyformer", where=where, mend="choose a new or empty folder")
         if facts.get("task") != task:
             raise InputError(f"is a run of {facts.get('task')!r}, not of {task!r}", where=str(self.path))

@@ -1,4 +1,4 @@
-"""What commands say to a person and to a program."""
+"""What commands say to a person and to a program, and what a program reads back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import math
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from core.errors import InputError
 
 
 def say(text: str) -> None:
@@ -28,6 +31,24 @@ def to_json(value: Any) -> str:
     }
     """
     return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON object in a file of a run.
+
+    Raises:
+        InputError: the file is missing or holds something else.
+    """
+    where = str(path)
+    try:
+        facts = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error})", where=where) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError("is not JSON", where=where, mend="the file is damaged") from error
+    if not isinstance(facts, dict):
+        raise InputError("holds no JSON object", where=where, mend="the file is damaged")
+    return facts
 
 
 def _plain(value: Any) -> Any:
