@@ -72,7 +72,8 @@ class Estimate:
         return _note(self.n, self.n_valid, self.units, self.error)
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        show = _writer(self.low, self.high, ",")
+        return f"{show(self.value)} [{show(self.low)}, {show(self.high)}]"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ class Difference:
         return _note(self.n, self.n_valid, self.units, self.error)
 
     def __str__(self) -> str:
-        return f"{self.value:+.4g} [{self.low:+.4g}, {self.high:+.4g}], p = {self.p:.2g}"
+        show = _writer(self.low, self.high, "+,")
+        return f"{show(self.value)} [{show(self.low)}, {show(self.high)}], p = {self.p:.2g}"
 
 
 Statistic = Metric | Callable[..., float]
@@ -135,9 +137,9 @@ def bootstrap(
     Raises:
         InputError: for arrays of different length, or a group that spans strata.
 
-    >>> estimate = bootstrap(lambda x: x.mean(), np.arange(100.0))
-    >>> estimate.value, round(estimate.low), round(estimate.high)
-    (49.5, 44, 55)
+    >>> estimate = bootstrap(lambda x: x.mean(), np.arange(1000.0))
+    >>> estimate.value, 475 < estimate.low < 490, 510 < estimate.high < 525
+    (499.5, True, True)
     """
     plan = _plan(arrays, groups, strata, n, confidence)
     rng = np.random.default_rng(seed)
@@ -307,8 +309,17 @@ def _bca(value: float, drawn: Float[np.ndarray, "R"], a: float, confidence: floa
     below = (np.sum(drawn < value) + 0.5 * np.sum(drawn == value)) / len(drawn)
     bias = ndtri(np.clip(below, 1 / (len(drawn) + 1), 1 - 1 / (len(drawn) + 1)))
     shifted = bias + ndtri(np.array([1 - confidence, 1 + confidence]) / 2)
-    low, high = np.quantile(drawn, ndtr(bias + shifted / (1 - a * shifted)), method="weibull")
+    stretch = np.maximum(1 - a * shifted, 1e-3)  # an outlier of a row can turn the sign at extreme levels
+    low, high = np.quantile(drawn, ndtr(bias + shifted / stretch), method="weibull")
     return float(low), float(high)
+
+
+def _writer(low: float, high: float, style: str) -> Callable[[float], str]:
+    # as many decimals as the interval's width has two digits of: more would be noise
+    if not (np.isfinite(low) and high > low):
+        return lambda value: format(value, f"{style}.4g")
+    places = int(np.clip(1 - np.floor(np.log10(high - low)), 0, 9))
+    return lambda value: format(value, f"{style}.{places}f")
 
 
 def _note(n: int, n_valid: int, units: int, error: float) -> str:

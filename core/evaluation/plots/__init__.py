@@ -1,0 +1,26 @@
+"""Pictures that several applications draw, in one style that colour-blind readers can read.
+
+Every function returns a matplotlib ``Figure`` built without pyplot: no global state, no display, safe in threads.
+"""
+
+from core.evaluation.plots.classification import confusion_matrix, precision_recall, reliability_diagram, roc
+from core.evaluation.plots.effects import Dependence, importance, partial_dependence
+from core.evaluation.plots.ranking import plot_critical_difference
+from core.evaluation.plots.regression import predicted_against_true, residuals
+from core.evaluation.plots.style import svg
+from core.evaluation.plots.training import learning_curves
+
+__all__ = [
+    "Dependence",
+    "confusion_matrix",
+    "importance",
+    "learning_curves",
+    "partial_dependence",
+    "plot_critical_difference",
+    "precision_recall",
+    "predicted_against_true",
+    "reliability_diagram",
+    "residuals",
+    "roc",
+    "svg",
+]
