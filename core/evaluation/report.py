@@ -61,8 +61,7 @@ class Tile:
         beside = "" if baseline is None else f"{baseline_name}: {number(baseline.value)}"
         if not math.isfinite(estimate.low):
             return cls(label, number(estimate.value), "", beside, estimate.note)
-        ends = f"{number(estimate.low)}\N{NO-BREAK SPACE}{_DASH}\N{NO-BREAK SPACE}{number(estimate.high)}"
-        interval = f"{100 * estimate.confidence:g} % interval {ends}"
+        interval = f"{100 * estimate.confidence:g} % CI {number(estimate.low)} {_DASH} {number(estimate.high)}"
         return cls(label, number(estimate.value), interval, beside, estimate.note)
 
 

@@ -17,7 +17,7 @@ def learning_curves(
     panels: Mapping[str, Sequence[str]],
     *,
     x: str = "epoch",
-    best: float | None = None,
+    best: int | float | None = None,
 ) -> Figure:
     """One panel a quantity, one line a key.
 

@@ -1,5 +1,7 @@
 """What the pictures show, read back from the figures; that hostile names draw; that nothing global is touched."""
 
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -63,9 +65,6 @@ def test_hostile_names_draw_the_same_bytes_twice_and_leave_no_trace() -> None:
 
 
 def test_pyplot_is_never_imported() -> None:
-    import subprocess
-    import sys
-
     code = "import sys, core.evaluation.plots, core.evaluation.report; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

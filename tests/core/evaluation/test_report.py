@@ -106,7 +106,7 @@ def test_columns_of_numbers_stand_right_and_are_written_alike() -> None:
 def test_a_tile_carries_interval_baseline_and_warning() -> None:
     tile = Tile.of("AUC", estimate(0.9, 0.85, 0.94), estimate(0.8, 0.7, 0.9), "logistic regression")
     assert (tile.value, tile.baseline) == ("0.900", "logistic regression: 0.800")
-    assert tile.interval.split() == ["95", "%", "interval", "0.850", "\N{EN DASH}", "0.940"]
+    assert tile.interval == "95 % CI 0.850 \N{EN DASH} 0.940"
     undefined = Tile.of("AUC", Estimate(NAN, NAN, NAN, 0.95, NAN, 1000, 0, 100))
     assert (undefined.value, undefined.interval) == ("undefined", "")
     assert undefined.note == "undefined in 1000 of 1000 resamples"
