@@ -1,0 +1,106 @@
+"""``manyformer tabular info``: what a preset or a trained model is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from torch.utils.flop_counter import FlopCounterMode
+
+from apps.tabular.prediction.config import TabularConfig
+from apps.tabular.prediction.model import ExcelFormer
+from apps.tabular.prediction.predict import load_run
+from apps.tabular.prediction.presets import PRESETS
+from apps.tabular.prediction.train import TASK
+from core.command import parse_arguments, run, say, to_json
+from core.errors import InputError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Parameters, multiply-adds, memory and blocks of a preset or of a trained model."""
+
+    run: tyro.conf.Positional[Path | None] = None
+    """Folder of a finished run."""
+    preset: str | None = None
+    """Name of a preset, in place of a run."""
+    features: Annotated[int, tyro.conf.arg(metavar="N")] = 16
+    """Encoded features of the table that a preset is described for."""
+    outputs: Annotated[int, tyro.conf.arg(metavar="C")] = 1
+    """Outputs that a preset is described for: 1, or the number of classes."""
+    json: bool = False
+    """Write JSON."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the verb; returns its exit status."""
+    return run(_main, argv)
+
+
+def _main(argv: list[str]) -> None:
+    arguments = parse_arguments(Arguments, argv, prog="manyformer tabular info")
+    if (arguments.run is None) == (arguments.preset is None):
+        raise InputError("give a run or --preset, one of them", mend=f"presets: {', '.join(PRESETS)}")
+    facts = _of_run(arguments.run) if arguments.run is not None else _of_preset(arguments)
+    say(to_json(facts) if arguments.json else _lines(facts))
+
+
+def _of_run(path: Path) -> dict[str, Any]:
+    predictor = load_run(path)
+    facts = describe(predictor.members[0].float(), predictor.config, preset=None)
+    return {**facts, "members": len(predictor.members), "target": predictor.schema.target, "run": str(path)}
+
+
+def _of_preset(arguments: Arguments) -> dict[str, Any]:
+    name = arguments.preset or ""
+    if name not in PRESETS:
+        raise InputError(f"{name!r} is not a preset", where="--preset", mend=nearest(name, [*PRESETS]))
+    config = PRESETS[name]()
+    cardinalities = [0] * arguments.features
+    model = ExcelFormer(arguments.features, arguments.outputs, config.model, cardinalities=cardinalities)
+    return describe(model, config, preset=name)
+
+
+def describe(model: ExcelFormer, config: TabularConfig, *, preset: str | None) -> dict[str, Any]:
+    """Facts of one network at an input of one row.
+
+    ``macs`` are the multiply-adds of matrix products and attention in one forward pass of a row; ``memory_mb`` what the
+    weights take in float32, in MB of 10^6 bytes.
+    """
+    features = len(model.importance)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    counter = FlopCounterMode(display=False)
+    with counter, torch.inference_mode():
+        model.eval()(torch.zeros(1, features), torch.zeros(1, features, dtype=torch.int64))
+    return {
+        "task": TASK,
+        "model": "excelformer",
+        "preset": preset,
+        "parameters": parameters,
+        "macs": counter.get_total_flops() // 2,
+        "memory_mb": parameters * 4 / 1e6,
+        "input": {"rows": 1, "features": features},
+        "members": config.members,
+        "blocks": [str(line) for line in model.stack.describe()],
+        "switches": {name: value for name, value in asdict(config.model).items() if isinstance(value, str | bool)},
+        "optimiser": config.optim.kind,
+    }
+
+
+def _lines(facts: dict[str, Any]) -> str:
+    head = [
+        f"{name:<12} {value:,}" if isinstance(value, int) else f"{name:<12} {value}"
+        for name, value in facts.items()
+        if name not in ("blocks", "switches", "input")
+    ]
+    shape = f"{'input':<12} 1 row of {facts['input']['features']} features"
+    switches = [f"  {name:<20} {value}" for name, value in facts["switches"].items()]
+    return "\n".join([*head, shape, "switches", *switches, "blocks", *(f"  {line}" for line in facts["blocks"])])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
