@@ -303,8 +303,14 @@ class TableEncoder:
 
     def _sort(self, x: NDArray[np.float32], y: NDArray[Any]) -> None:
         names = [feature.name for feature in self._unsorted]
+        classes = self.schema.task != "regression"
         information = mutual_information(
-            x, y, names, classes=self.schema.task != "regression", rows=self.config.importance_rows, seed=self.seed
+            x,
+            y if classes else standardised(y),
+            names,
+            classes=classes,
+            rows=self.config.importance_rows,
+            seed=self.seed,
         )
         order = order_of(information, names, self.config.order, self.seed)
         self._settle(order, information[order])

@@ -180,9 +180,8 @@ def feature_findings(table: Table, where: str, *, width: int = 256, layers: int 
     n = x.shape[1]
     macs = layers * n * (6 * width**2 + 2 * n * width)
     what = f"{n} features: {macs / 1e6:,.0f} million multiply-adds a row and pass at width {width}, {layers} layers"
-    yield Finding(
-        "warning" if n > 200 else "note", what, where, mend="a smaller preset costs less" if n > 200 else None
-    )
+    dear = n > MANY_FEATURES
+    yield Finding("warning" if dear else "note", what, where, mend="a smaller preset costs less" if dear else None)
     rows = np.random.default_rng(0).permutation(len(table))[:SUSPECT_ROWS]
     for index in range(min(n, SUSPECTS)):
         score = _predicts(x[rows, index], table.target[rows], table.schema)

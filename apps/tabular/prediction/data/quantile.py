@@ -14,9 +14,9 @@ Missing values are NaN in, 0 out: the median in normal space, the mean for z-sco
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,8 +26,8 @@ from sklearn.preprocessing import QuantileTransformer
 
 NumericTransform = Literal["quantile", "standard"]
 
-LARGEST = 1e300
-"""Magnitudes are clipped here, so that differences of two values stay finite."""
+LARGEST, SMALLEST = 1e300, 1e-290
+"""Magnitudes beyond are clipped or taken as 0, so that differences and slopes stay finite."""
 FURTHEST = 1e4
 """z-scores are clipped here, so that a wild value stays finite in float32."""
 _EDGE = 1e-7  # scikit-learn's: ranks closer than this to 0 or 1 are cut
@@ -45,7 +45,7 @@ def n_quantiles(rows: int) -> int:
 
 def seed_of(name: str, seed: int) -> int:
     """A seed tied to a column's name, so that the order of the columns changes nothing."""
-    return zlib.crc32(f"{seed}:{name}".encode())
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=4).digest(), "big")
 
 
 class NumericScaler:
@@ -66,7 +66,7 @@ class NumericScaler:
         cls, kind: NumericTransform, values: NDArray[np.float64], names: Sequence[str], *, seed: int, official: bool
     ) -> NumericScaler:
         """Fit on training values (rows, F) with NaN where missing, of the columns ``names``."""
-        values = np.clip(values, -LARGEST, LARGEST)
+        values = _bounded(values)
         if kind == "standard":
             tables = [np.array(_moments(column)) for column in values.T]
         else:
@@ -78,7 +78,7 @@ class NumericScaler:
 
     def transform(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """(rows, F) to (rows, F), finite."""
-        values = np.clip(values, -LARGEST, LARGEST)
+        values = _bounded(values)
         apply = _apply_standard if self.kind == "standard" else _apply_quantiles
         result = np.empty_like(values)
         for index, column in enumerate(self._columns):
@@ -93,6 +93,11 @@ class NumericScaler:
     def from_state(cls, state: Mapping[str, Any]) -> NumericScaler:
         """The inverse of :meth:`state`."""
         return cls(state["kind"], state["tables"].numpy())
+
+
+def _bounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    clipped = np.clip(values, -LARGEST, LARGEST)
+    return np.where(np.abs(clipped) < SMALLEST, 0.0, clipped)
 
 
 def _moments(column: NDArray[np.float64]) -> tuple[float, float]:
@@ -111,7 +116,7 @@ def standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
     >>> standardised(np.array([1e250, 3e250]))
     array([-1.,  1.])
     """
-    values = np.clip(values, -LARGEST, LARGEST)
+    values = _bounded(values)
     mean, spread = _moments(values)
     return (values - mean) / spread if spread > 0 else np.zeros_like(values)
 
@@ -125,8 +130,8 @@ def _quantiles(column: NDArray[np.float64], seed: int, official: bool) -> NDArra
     scale = 1e-3 / max(spread, 1e-3) if official else 1e-3 * spread
     noisy = column + scale * np.random.default_rng(seed).standard_normal(rows)
     transformer = QuantileTransformer(n_quantiles=count, output_distribution="normal", subsample=None, random_state=0)
-    transformer.fit(np.clip(noisy, -LARGEST, LARGEST)[:, None])
-    return cast("NDArray[np.float64]", transformer.quantiles_[:, 0].astype(np.float64))
+    transformer.fit(_bounded(noisy)[:, None])
+    return _bounded(transformer.quantiles_[:, 0].astype(np.float64))
 
 
 def _apply_quantiles(values: NDArray[np.float64], table: NDArray[np.float64]) -> NDArray[np.float64]:
