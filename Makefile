@@ -1,0 +1,61 @@
+# make demo | test | lint | bench | clean: each makes .venv first where it is missing; a second call starts at once.
+# PYTHON chooses the interpreter, PIP_ARGS adds to pip's arguments (see CONTRIBUTING.md).
+
+PYTHON ?= python3
+PIP_ARGS ?=
+# What is left of a PYTHONPATH or an activated environment must not leak into ours.
+unexport PYTHONPATH PYTHONHOME
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+INSTALLED_BENCH := $(VENV)/.installed-bench
+# One thread a test process: two processes on two cores are faster than one with two threads.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+TEST_JOBS ?= 2
+DEMO := runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    train, evaluate and predict on bundled real tables; leaves $(DEMO)"
+	@echo "make test    the default tests"
+	@echo "make lint    ruff, mypy, import laws"
+	@echo "make bench   the benchmarks that need no downloaded data; installs the peers"
+	@echo "make clean   remove caches and $(DEMO)"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is older than Python 3.11; say make PYTHON=python3.11" >&2; exit 2; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(INSTALLED_BENCH): $(INSTALLED)
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[bench]"
+	@touch $@
+
+demo: $(INSTALLED)
+	$(RUN) -m apps.tabular.prediction.train --preset tiny --data bundled:breast_cancer --out $(DEMO)/breast_cancer
+	$(RUN) -m apps.tabular.prediction.evaluate $(DEMO)/breast_cancer --data bundled:breast_cancer --report $(DEMO)/breast_cancer/report
+	$(RUN) -c "from sklearn.datasets import load_breast_cancer as load; load(as_frame=True).data.head(10).to_csv('$(DEMO)/rows.csv', index=False)"
+	$(RUN) -m apps.tabular.prediction.predict $(DEMO)/breast_cancer $(DEMO)/rows.csv --out $(DEMO)/predictions.csv
+
+test: $(INSTALLED)
+	$(TEST_ENV) $(RUN) -m pytest -n $(TEST_JOBS)
+
+lint: $(INSTALLED)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(INSTALLED_BENCH)
+	$(RUN) -m benchmarks.tabular.leak --out runs/bench/leak.json
+	$(RUN) -m benchmarks.tabular.steptime --out runs/bench/steptime.json --threads 2
+
+clean:
+	rm -rf $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find core apps tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
