@@ -42,7 +42,7 @@ def drive(run: Run) -> None:
         )
         batches = run.train.stream(run.state.epoch, run.state.batch)
         try:
-            trainer.fit(_Module(run), _Rest(batches, run.remaining))
+            trainer.fit(_Module(run), _Rest(batches, max(1, run.remaining)))
         finally:
             batches.close()  # ends worker processes now, not when the collector comes by
 
@@ -64,6 +64,8 @@ class _Module(pl.LightningModule):
         self._run.backward = self.manual_backward
         if self.device.type != "cpu":
             self._run.move = self.trainer.strategy.batch_to_device
+        # Lightning would leave at the first SIGTERM, and with nothing saved.
+        self._run.signals.retake()
         self._stop_if(self._run.begin())
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -80,7 +82,10 @@ class _Module(pl.LightningModule):
 
 
 class _Rest:
-    """The batches that are left, with a length: without one, Lightning would fetch a batch ahead."""
+    """The batches that are left, with a length: without one, Lightning would fetch a batch ahead.
+
+    The length is at least 1, for Lightning to begin at all where only an evaluation is left.
+    """
 
     def __init__(self, batches: Iterator[Any], length: int) -> None:
         self._batches, self._length = batches, length

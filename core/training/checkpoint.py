@@ -6,10 +6,10 @@
     DIRECTORY/best            the best weights alone, for whoever wants the model while it still trains
     DIRECTORY/metrics.jsonl   the history, one JSON object a line
 
-``last`` is complete in itself and replaced in one step, so it never depends on what happens to ``best``. It also carries
-the run's fingerprint: every setting that decides the weights. A setting outside it may differ on a later call, because
-the run so far would have been the same: ``max_epochs``, ``max_minutes``, ``patience``, ``checkpoint_every_minutes``,
-worker processes, validation batch size.
+``last`` is complete in itself and replaced in one step, so it never depends on what happens to ``best``. It also
+carries the run's fingerprint: every setting that decides the weights. A setting outside it may differ on a later call,
+because the run so far would have been the same: ``max_epochs``, ``max_minutes``, ``patience``,
+``checkpoint_every_minutes``, worker processes.
 """
 
 from __future__ import annotations

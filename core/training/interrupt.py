@@ -56,7 +56,12 @@ class Signals:
             previous = signal.getsignal(number)
             if previous not in (signal.SIG_IGN, None):
                 self._previous[number] = previous
-                signal.signal(number, self.handle)
+        self.retake()
+
+    def retake(self) -> None:
+        """Take them again, from an engine that has put a handler of its own before ours."""
+        for number in self._previous:
+            signal.signal(number, self.handle)
 
     def restore(self) -> None:
         """Give the signals back."""

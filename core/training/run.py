@@ -25,6 +25,9 @@ from core.training.randomness import Use, derive, reseed
 from core.training.settings import FitSettings, Stop
 from core.training.task import Task
 
+# Of a run's time, what saving it may take.
+SHARE_FOR_SAVING = 0.02
+
 
 @dataclass
 class State:
@@ -96,7 +99,7 @@ class Run:
         self.backward: Callable[[Tensor], None] = torch.Tensor.backward
         self.move: Callable[[Any], Any] = lambda batch: batch
         self._started, self._base_seconds = started, 0.0
-        self._saved_at = time.monotonic()
+        self._save_next = started + 60 * settings.checkpoint_every_minutes
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
@@ -123,9 +126,18 @@ class Run:
             self.stopped_by = "epochs"
         elif settings.patience is not None and state.stale >= settings.patience:
             self.stopped_by = "patience"
-        elif minutes is not None and self._base_seconds + time.monotonic() - self._started >= 60 * minutes:
+        elif minutes is not None and self._spent() >= 60 * minutes:
             self.stopped_by = "minutes"
         return self.stopped_by is not None
+
+    def _spent(self) -> float:
+        """Seconds of the run, over all calls, of which the first step is always allowed.
+
+        A run is not taken up again for the last hundredth of its time.
+        """
+        if self.state.step == 0:
+            return 0.0
+        return max(1.01 * self._base_seconds, self._base_seconds + time.monotonic() - self._started)
 
     def begin(self) -> bool:
         """Prepare, and finish what an interrupted evaluation left; whether to stop."""
@@ -178,7 +190,7 @@ class Run:
     def _should_stop(self) -> bool:
         if self.signals.arrived or self.over():
             return True
-        if self.keeper and time.monotonic() - self._saved_at >= 60 * self.settings.checkpoint_every_minutes:
+        if self.keeper and time.monotonic() >= self._save_next:
             self.save()
         return False
 
@@ -186,12 +198,12 @@ class Run:
         """Save the run, if it has a directory, and never weights that are not finite."""
         if self.keeper is None:
             return
+        begun = time.monotonic()
         self.tick()
-        for parameter in self._parameters:
-            if not bool(torch.isfinite(parameter).all()):
-                self._check_finite(math.nan, "largest weight")
+        self._check_weights()
         self.keeper.save(self)
-        self._saved_at = time.monotonic()
+        now = time.monotonic()
+        self._save_next = now + max(60 * self.settings.checkpoint_every_minutes, (now - begun) / SHARE_FOR_SAVING)
 
     def tick(self) -> None:
         """Bring the state's clock up to date."""
@@ -199,6 +211,7 @@ class Run:
 
     def _end_epoch(self) -> None:
         state = self.state
+        self._check_weights()
         record: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step, "seconds": 0.0}
         record |= {f"train_{name}": total / state.batch for name, total in state.sums.items()}
         improved = False
@@ -257,6 +270,12 @@ class Run:
         if self.settings.precision == "fp32":
             return nullcontext()
         return torch.autocast(self._parameters[0].device.type, dtype=torch.bfloat16)
+
+    def _check_weights(self) -> None:
+        """A gradient can overflow where the loss did not: such weights are neither saved nor evaluated."""
+        for parameter in self._parameters:
+            if not bool(torch.isfinite(parameter).all()):
+                self._check_finite(math.nan, "largest weight")
 
     def _check_finite(self, value: float, what: str) -> None:
         if math.isfinite(value):
