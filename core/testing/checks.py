@@ -14,6 +14,10 @@ from core.testing.tolerances import assert_close, draw
 LENGTHS = (0, 1, 7, 63, 127, 129)
 
 
+# What a module is called with: its first argument and the named ones.
+Call = tuple[Tensor, Mapping[str, Any]]
+
+
 def agree(
     module: nn.Module,
     actual: Callable[[Tensor], Tensor],
@@ -58,11 +62,15 @@ def compiles(module: nn.Module, x: Tensor, options: Mapping[str, Any], backend: 
         assert_close(a, b, x.dtype, f"compiled with {backend}")
 
 
-def exports(module: nn.Module, x: Tensor, options: Mapping[str, Any]) -> None:
-    """``torch.export`` takes it, with equal results."""
-    program = torch.export.export(module, (x,), dict(options), strict=False)
+def exports(module: nn.Module, example: Call, other: Call) -> None:
+    """``torch.export`` takes it with free first axes: traced on one call, equal on it and on one of other sizes."""
+    free = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
+    x, options = example
+    shapes = {"x": free, **dict.fromkeys(options, free)}
+    program = torch.export.export(module, (x,), dict(options), dynamic_shapes=shapes, strict=False).module()
     with torch.no_grad():
-        assert_close(program.module()(x, **options), module(x, **options), x.dtype, "exported")
+        for x, options in (example, other):
+            assert_close(program(x, **options), module(x, **options), x.dtype, f"exported, {tuple(x.shape)}")
 
 
 def _with_gradients(f: Callable[..., Tensor], module: nn.Module, x: Tensor, options: Mapping[str, Any]) -> list[Tensor]:

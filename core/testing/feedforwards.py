@@ -90,9 +90,9 @@ def refuses_nonsense(case: FeedForwardCase) -> None:
 
 
 def compiles_and_exports(case: FeedForwardCase) -> None:
-    """``torch.compile(backend="aot_eager")`` as one graph, and ``torch.export``."""
+    """``torch.compile(backend="aot_eager")`` as one graph, and ``torch.export`` with free sizes."""
     compiles(case.make(), draw(2, 7, WIDTH), {})
-    exports(case.make(), draw(2, 7, WIDTH), {})
+    exports(case.make(), (draw(2, 7, WIDTH), {}), (draw(3, 5, WIDTH), {}))
 
 
 FEEDFORWARD_CHECKS: dict[str, Callable[[FeedForwardCase], None]] = {

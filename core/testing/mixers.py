@@ -183,9 +183,11 @@ def compiles_to_one_graph(case: MixerCase) -> None:
 
 
 def can_be_exported(case: MixerCase) -> None:
-    """``torch.export``."""
-    masks = {"mask": draw_mask(2, 7)} if case.make().capabilities.masked else {}
-    exports(case.make(), draw(2, 7, WIDTH), masks)
+    """``torch.export``, for other batch sizes and, unless its length is fixed, other lengths."""
+    can = case.make().capabilities
+    sizes = ((2, 7), (3, 7 if can.fixed_length else 5))
+    calls = [(draw(*size, WIDTH), {"mask": draw_mask(*size)} if can.masked else {}) for size in sizes]
+    exports(case.make(), *calls)
 
 
 MIXER_CHECKS: dict[str, Callable[[MixerCase], None]] = {

@@ -101,9 +101,9 @@ def refuses_nonsense(case: NormCase) -> None:
 
 
 def compiles_and_exports(case: NormCase) -> None:
-    """``torch.compile(backend="aot_eager")`` as one graph, and ``torch.export``."""
+    """``torch.compile(backend="aot_eager")`` as one graph, and ``torch.export`` with free sizes."""
     compiles(case.make(), draw(2, 7, WIDTH), {})
-    exports(case.make(), draw(2, 7, WIDTH), {})
+    exports(case.make(), (draw(2, 7, WIDTH), {}), (draw(3, 5, WIDTH), {}))
 
 
 NORM_CHECKS: dict[str, Callable[[NormCase], None]] = {
