@@ -59,6 +59,11 @@ def test_dropout_is_on_what_is_added(placement: Any, norms: int) -> None:
     assert 0.45 < float(dropped.float().mean()) < 0.55
 
 
+def test_an_entry_passes_its_dropout_on() -> None:
+    stack = build((dataclasses.replace(MLP, drop=0.25), MLP), WIDTH)
+    assert [sublayer.drop.p for sublayer in stack.sublayers] == [0.25, 0.0]
+
+
 def test_a_stack_is_its_sublayers_in_order() -> None:
     stack = randomised(build((MIX, MLP, MIX), WIDTH))
     x, mask, pairs = draw(2, 5, WIDTH), draw_mask(2, 5), draw_mask(5, 5)
