@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,8 @@ def fit(
     Raises:
         InputError: settings that do not fit together, a loss that is not finite, a directory that holds another run or
             cannot be written.
-        Interrupted: SIGTERM or Ctrl-C arrived; the state is saved.
+        Interrupted: SIGTERM or Ctrl-C arrived; the state is saved. (Without a directory the signal does what it did
+            before, once the step is finished: KeyboardInterrupt for Ctrl-C.)
     """
     started = time.monotonic()
     if settings.patience is not None and valid is None:
@@ -61,7 +63,10 @@ def fit(
                 checkpoints.begin(run)
             _train(run)
         run.finish()
-    if run.stopped_by is None:
+    if signals.arrived is not None:
+        if directory is None:
+            # Nothing is kept that could be resumed: the signal takes its ordinary course.
+            signal.raise_signal(signals.arrived)
         raise Interrupted(directory)
     return _result(run)
 

@@ -33,16 +33,16 @@ class SecondInterrupt(BaseException):
 
 
 class Signals:
-    """Whether a signal has arrived."""
+    """Which signal has arrived, if any."""
 
     def __init__(self) -> None:
-        self.arrived = False
+        self.arrived: int | None = None
         self._previous: dict[int, signal._HANDLER] = {}
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Note the first signal; hand the second one on."""
-        if not self.arrived:
-            self.arrived = True
+        if self.arrived is None:
+            self.arrived = number
             return
         previous = self._previous[number]
         if previous is signal.default_int_handler:

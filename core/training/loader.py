@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Generator, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64
@@ -23,6 +23,7 @@ from core.training.randomness import Use, derive, preserved, reseed
 _END = object()
 
 
+@runtime_checkable
 class BatchSource(Protocol):
     """A data set: the number of examples, and a batch for given ones."""
 

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Literal, Protocol, TextIO, runtime_checkable
 
 from core.errors import InputError
 
@@ -16,6 +16,7 @@ SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_FRAMES = 0.2
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Told of a run by :func:`core.training.fit`; ``step`` is called at every step and must be cheap."""
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -54,6 +54,7 @@ class State:
     """Wall seconds spent, over all calls."""
 
 
+@runtime_checkable
 class Keeper(Protocol):
     """What keeps a run's state; a run in memory has none."""
 
@@ -174,7 +175,8 @@ class Run:
             group["lr"] = rate
 
     def finish(self) -> None:
-        """Leave the model with its best weights, in evaluation mode."""
+        """Leave the model with its best weights, in evaluation mode, and no gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
         if self.best_weights is not None:
             self.task.model.load_state_dict(self.best_weights)
         self.task.model.eval()
@@ -188,7 +190,7 @@ class Run:
         return self._should_stop()
 
     def _should_stop(self) -> bool:
-        if self.signals.arrived or self.over():
+        if self.signals.arrived is not None or self.over():
             return True
         if self.keeper and time.monotonic() >= self._save_next:
             self.save()
@@ -240,7 +242,7 @@ class Run:
 
     def _until_signal(self, valid: Loader) -> Iterator[Any]:
         for batch in valid:
-            if self.signals.arrived:
+            if self.signals.arrived is not None:
                 raise _LeftEvaluation
             yield self.move(batch)
 

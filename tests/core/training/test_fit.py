@@ -176,6 +176,14 @@ def test_a_thread_can_train(toy, unbroken):
     assert all(seen)
 
 
+def test_without_a_directory_a_signal_takes_its_course_after_the_step(toy):
+    task = toy.Toy(lambda step: signal.raise_signal(signal.SIGINT) if step == 3 else None)
+    with pytest.raises(KeyboardInterrupt):
+        toy.train(task=task)
+    assert task.steps == 4
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_second_ctrl_c_is_immediate(toy):
     task = toy.Toy(lambda step: [signal.raise_signal(signal.SIGINT) for _ in range(2)] if step == 3 else None)
     with pytest.raises(KeyboardInterrupt):

@@ -79,7 +79,7 @@ def test_more_minutes_go_on_and_the_same_minutes_do_not(toy, unbroken, tmp_path)
     assert toy.train(tmp_path, max_minutes=1e-9)[1].stopped_by == "minutes"
     again, result = toy.train(tmp_path, max_minutes=1e-9)
     assert (again.steps, result.stopped_by, result.steps) == (0, "minutes", 1)
-    assert toy.outcome(*toy.train(tmp_path, max_minutes=60)) == unbroken
+    assert toy.outcome(*toy.train(tmp_path, max_minutes=60.0)) == unbroken
 
 
 @pytest.mark.parametrize(
