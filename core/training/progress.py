@@ -113,15 +113,20 @@ class Bar:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as RichProgress
+        from rich.table import Column
 
         self._clock = Clock(step, total, max_seconds)
         self._news = ""
         self._drawn = 0.0
+        self._step = step
+        whole, rest = Column(no_wrap=True, min_width=2 * len(str(total)) + 1), Column(no_wrap=True, ratio=1)
         self._bar = RichProgress(
-            TextColumn("{task.completed}/{task.total}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[left]} left  loss {task.fields[loss]}  {task.fields[news]}"),
+            TextColumn("{task.completed}/{task.total}", table_column=whole),
+            BarColumn(bar_width=16),
+            TextColumn("{task.fields[left]} left", table_column=Column(no_wrap=True, min_width=9)),
+            TextColumn("loss {task.fields[loss]}  {task.fields[news]}", table_column=rest),
             console=Console(stderr=True),
+            expand=True,
             auto_refresh=False,  # no thread: steps come often enough
         )
         self._line = self._bar.add_task("", total=total, completed=step, left="?", loss="-", news="")
@@ -129,7 +134,7 @@ class Bar:
 
     def step(self, step: int, loss: float) -> None:
         """Redraw, a few times a second."""
-        now = time.monotonic()
+        now, self._step = time.monotonic(), step
         if now - self._drawn >= _SECONDS_BETWEEN_FRAMES:
             self._drawn = now
             left = duration(self._clock.remaining(step))
@@ -140,9 +145,11 @@ class Bar:
         self._news = describe(record) + (" (best)" if improved else "")
 
     def close(self, summary: str) -> None:
-        """Leave the last state and the summary on the screen."""
-        self._bar.update(self._line, news=f"{self._news}  {summary}".strip(), left="0:00", refresh=True)
+        """Leave the bar as it ended, and the summary below it."""
+        left = duration(self._clock.remaining(self._step))
+        self._bar.update(self._line, completed=self._step, left=left, news=self._news, refresh=True)
         self._bar.stop()
+        self._bar.console.print(f"{summary}; {self._news}".rstrip("; "), markup=False, highlight=False, soft_wrap=True)
 
 
 def choose(progress: ProgressName | Progress) -> Progress:

@@ -46,11 +46,11 @@ def test_the_bar_ends_full(toy, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "80")
     toy.train(progress="bar")
     last_frame = terminal.getvalue().rpartition("20/20")[2]
-    assert "stopped by epochs at step 20" in last_frame
     assert "0:00 left" in last_frame
+    assert "stopped by epochs at step 20; epoch 4: train_loss" in last_frame
 
 
 def test_time_left_is_the_shorter_of_steps_and_minutes(monkeypatch):
