@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.tabular.prediction.data.files import pandas
 from apps.tabular.prediction.data.quantile import seed_of
 
 UNSEEN, MISSING_CODE, FIRST_LEVEL = 0, 1, 2
@@ -44,7 +43,8 @@ class CategoryCodes:
 
     def __init__(self, levels: Sequence[str]) -> None:
         self.levels = list(levels)
-        self._index = pandas().Index(self.levels, dtype=object)
+        self._codes: dict[str | None, int] = {level: code for code, level in enumerate(self.levels, FIRST_LEVEL)}
+        self._codes[None] = MISSING_CODE
 
     @classmethod
     def fit(cls, values: NDArray[np.object_]) -> CategoryCodes:
@@ -58,20 +58,16 @@ class CategoryCodes:
 
     def encode(self, values: NDArray[np.object_]) -> NDArray[np.int64]:
         """(rows,) text or None to (rows,) codes."""
-        found = np.asarray(self._index.get_indexer(values), dtype=np.int64)
-        codes = np.where(found >= 0, found + FIRST_LEVEL, UNSEEN)
-        codes[np.array([value is None for value in values], dtype=bool)] = MISSING_CODE
-        return codes
+        codes = self._codes
+        return np.array([codes.get(value, UNSEEN) for value in values.tolist()], dtype=np.int64)
 
 
 def one_vs_rest(y: NDArray[np.int64], n_classes: int, class_columns: int) -> list[int]:
-    """The classes that get a statistic of their own: none for two classes, else the most frequent ones, in order.
+    """The classes that get a statistic of their own: the most frequent ones, in order.
 
     >>> one_vs_rest(np.array([0, 1, 1, 2, 2, 2]), 3, 2)
     [1, 2]
     """
-    if n_classes <= 2:
-        return []
     counts = np.bincount(y, minlength=n_classes)
     return sorted(int(index) for index in np.argsort(-counts, kind="stable")[:class_columns])
 

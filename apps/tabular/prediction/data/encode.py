@@ -150,7 +150,9 @@ class TableEncoder:
         columns = arrays(frame, self.schema)
         numeric = self._stack(columns)
         self._indicated = self._missing_rates(numeric)
-        self._classes = one_vs_rest(y, self.schema.n_classes, self.config.class_columns) if self._default else []
+        self._classes = []
+        if self._default and self.schema.task == "multiclass":
+            self._classes = one_vs_rest(y, self.schema.n_classes, self.config.class_columns)
         self._codes = {name: CategoryCodes.fit(columns[name]) for name in self.schema.of_kind("categorical")}
         self._unsorted = self._features()
         self._scaler = NumericScaler.fit(

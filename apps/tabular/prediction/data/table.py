@@ -284,7 +284,14 @@ def canonical(series: pd.Series[Any], place: str | None = None) -> NDArray[np.ob
 
 
 def _absent(values: NDArray[np.object_]) -> NDArray[np.bool_]:
-    return cast("NDArray[np.bool_]", pandas().isna(values))
+    isna = pandas().isna
+    try:
+        return cast("NDArray[np.bool_]", isna(values))
+    except decimal.InvalidOperation:  # a signalling decimal NaN cannot even be compared
+        silent = [isinstance(value, decimal.Decimal) and value.is_nan() for value in values]
+        absent = np.array(silent, dtype=bool)
+        absent[~absent] = isna(values[~absent])
+        return absent
 
 
 def _levels(values: NDArray[np.object_]) -> tuple[NDArray[np.int64], list[Any]]:

@@ -354,4 +354,4 @@ def test_refusals() -> None:
         TableEncoder(EncodingConfig(max_features=5), schema).fit_transform(frame, (score > 0).astype(int))
     for field in ("smooth", "folds", "importance_rows", "max_features", "class_columns"):
         with pytest.raises(InputError, match=f"encoding.{field}"):
-            EncodingConfig(**{field: 0})
+            EncodingConfig(**{field: 0.0 if field == "smooth" else 0})
