@@ -122,13 +122,15 @@ class _ExcelFormer(BaseEstimator):  # type: ignore[misc]
             X = X.to_pandas()
         if not isinstance(X, pd.DataFrame):
             array = validate_data(self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan")
-            return pd.DataFrame(array, columns=[f"x{i}" for i in range(array.shape[1])]).infer_objects()
+            return pd.DataFrame(array, columns=_positions(array.shape[1])).infer_objects()
         for size, what in zip(X.shape, ("sample", "feature"), strict=True):
             if size == 0:
                 raise ValueError(f"Found array with 0 {what}(s) (shape={X.shape}) while a minimum of 1 is required.")
         _check_feature_names(self, X, reset=reset)
         _check_n_features(self, X, reset=reset)
-        return X.set_axis([str(name) for name in X.columns], axis=1)
+        # As scikit-learn has it, only text names columns; others are known by position.
+        named = all(isinstance(name, str) for name in X.columns)
+        return X if named else X.set_axis(_positions(X.shape[1]), axis=1)
 
     def _columns(self, frame: pd.DataFrame) -> tuple[Column, ...]:
         chosen = self._chosen(frame)
@@ -140,9 +142,9 @@ class _ExcelFormer(BaseEstimator):  # type: ignore[misc]
         if isinstance(wanted, str):
             if wanted != "auto":
                 raise InputError(f"{wanted!r} is neither 'auto' nor a list of columns", where="categorical_features")
-            return {str(name) for name in frame.columns if infer_kind(frame[name]) == "categorical"}
-        chosen = {str(frame.columns[c]) if isinstance(c, int | np.integer) else str(c) for c in wanted}
-        unknown = sorted(chosen - {str(name) for name in frame.columns})
+            return {name for name in frame.columns if infer_kind(frame[name]) == "categorical"}
+        chosen = {frame.columns[c] if isinstance(c, int | np.integer) else str(c) for c in wanted}
+        unknown = sorted(chosen - set(frame.columns))
         if unknown:
             raise InputError(f"there is no column {unknown[0]!r}", where="categorical_features")
         return chosen
@@ -154,6 +156,8 @@ class _ExcelFormer(BaseEstimator):  # type: ignore[misc]
     ) -> None:
         if weight is not None:
             weight = _check_sample_weight(weight, frame, dtype=np.float64, ensure_non_negative=True)
+        if valid is None and len(frame) < 2:
+            raise InputError("1 sample cannot be split into rows to learn from and rows to stop on")
         table = Table(conform(frame, schema), target, schema)
         fitted = fit_predictor(self._config(), table, valid, weight=weight, progress=self.progress)
         self._adopt(fitted.predictor)
@@ -216,6 +220,7 @@ class ExcelFormerClassifier(ClassifierMixin, _ExcelFormer):  # type: ignore[misc
         if y is None:
             raise ValueError("This estimator requires y to be passed, but the target y is None")
         labels: NDArray[Any] = column_or_1d(y, warn=True)
+        assert_all_finite(labels, input_name="y")
         check_classification_targets(labels)
         check_consistent_length(frame, labels)
         return labels
@@ -232,7 +237,8 @@ class ExcelFormerClassifier(ClassifierMixin, _ExcelFormer):  # type: ignore[misc
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Calibrated probabilities (rows, classes), columns in the order of ``classes_``."""
-        return self.predictor_.predict_proba(self._ask(X))
+        frame = self._ask(X)
+        return self.predictor_.predict_proba(frame)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable label of every row."""
@@ -284,16 +290,22 @@ class ExcelFormerRegressor(RegressorMixin, _ExcelFormer):  # type: ignore[misc]
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """The value of every row (rows,)."""
-        return self.predictor_.predict(self._ask(X))
+        frame = self._ask(X)
+        return self.predictor_.predict(frame)
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> NDArray[np.float64]:
         """Lower and upper ends (rows, 2) between which the truth of a ``coverage`` share of rows should lie."""
-        return np.stack(self.predictor_.predict_interval(self._ask(X), coverage)[1:], axis=1)
+        frame = self._ask(X)
+        return np.stack(self.predictor_.predict_interval(frame, coverage)[1:], axis=1)
 
     def _adopt(self, predictor: TabularPredictor, where: str | None = None) -> None:
         if predictor.schema.task != "regression":
             raise InputError("holds a classification model", where=where, mend="load it with ExcelFormerClassifier")
         self.predictor_ = predictor
+
+
+def _positions(count: int) -> list[str]:
+    return [f"x{index}" for index in range(count)]
 
 
 def _nested(changes: Mapping[str, Any]) -> dict[str, Any]:

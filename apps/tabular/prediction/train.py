@@ -160,7 +160,12 @@ def _summary(fitted: Fitted, out: Path) -> str:
     watched = "loss" if config.watch == "loss" else MONITORS[schema.task][0]
     if watched == "rmse":
         watched = "rmse (of the standardised target)"
-    best = ", ".join(f"{result.best:.4g} in epoch {result.best_epoch}" for result in fitted.results)
+    best = ", ".join(
+        "not measured, no epoch was finished"
+        if result.best is None
+        else f"{result.best:.4g} in epoch {result.best_epoch}"
+        for result in fitted.results
+    )
     count = len(fitted.results)
     networks = "1 network" if count == 1 else f"{count} networks"
     rows = f"{fitted.rows['train']:,} rows, stopped on {fitted.rows['valid']:,}"
