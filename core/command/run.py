@@ -54,7 +54,8 @@ def run(function: Callable[[list[str]], int | None], argv: Sequence[str] | None 
         return 141
     except Exception as error:
         if isinstance(error, _interrupted()):
-            return _end(f"{error}; the same command goes on from there", 130, debug)
+            saved = getattr(error, "directory", None) is not None
+            return _end(f"{error}; the same command goes on from there" if saved else str(error), 130, debug)
         line = _line(error)
         if line is None:
             traceback.print_exc()

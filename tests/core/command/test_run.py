@@ -89,6 +89,8 @@ def test_interrupted_training_says_how_to_go_on(capsys):
     assert "runs/a" in err
     assert "the same command goes on" in err
     assert err.count("\n") == 1
+    assert run(raising(Interrupted(None)), []) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def script(body, **options):
