@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,10 @@ def estimator(job: Job, settings: Mapping[str, Any]) -> Any:
 
 def fit_ours(job: Job, settings: Mapping[str, Any]) -> Fitted:
     """Fit with the validation rows as ``eval_set``."""
-    model = estimator(job, settings)
+    model, started = estimator(job, settings), time.perf_counter()
     model.fit(job.train.X, job.train.y, eval_set=(job.valid.X, job.valid.y))
-    return Fitted(prediction_of(model, lambda frame: frame, job))
+    details = {
+        "epochs": [len(history) for history in model.history_],
+        "stopped_by_limit": time.perf_counter() - started >= 60 * job.minutes,
+    }
+    return Fitted(prediction_of(model, lambda frame: frame, job), details)
