@@ -2,6 +2,9 @@
 
 Every member is one ``core.training.fit`` with a seed of its own, in a folder of its own, so that a run that was killed
 continues where it stood: finished members are read back, the one in work resumes in mid-epoch, the rest follow.
+
+The rows are put in an order of their own first, so that the model does not depend on how a file happened to be sorted;
+and a row of weight 3 is three rows, as a weight of 0 is none, wherever weights are whole numbers and not too large.
 """
 
 from __future__ import annotations
@@ -18,17 +21,20 @@ from numpy.typing import NDArray
 
 from apps.tabular.prediction.config import TabularConfig
 from apps.tabular.prediction.data.encode import Encoded, TableEncoder
-from apps.tabular.prediction.data.split import holdout
+from apps.tabular.prediction.data.split import holdout, row_hashes
 from apps.tabular.prediction.data.table import Schema, Table
 from apps.tabular.prediction.model import ExcelFormer
 from apps.tabular.prediction.predictor import TabularPredictor, new_model
 from apps.tabular.prediction.task import MONITORS, RowDataset, TabularTask
+from core.errors import InputError
 from core.training import FitResult, FitSettings, Loader, Progress, fit
 from core.training.progress import ProgressName
 
 MEMBER_SEEDS = 1_000_003
 """Distance between the seeds of two members: a prime, so that the members of runs with near seeds differ."""
 _EVALUATION_ROWS = 4096
+_MOST_REPEATS = 10
+"""Times as many rows, at most, that whole-number weights may be written out to; larger ones multiply losses instead."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ def fit_predictor(
         Interrupted: stopped by a signal, after saving.
     """
     start = time.monotonic()
+    train, weight = _canonical(train, weight)
     if valid is None:
         train, valid, weight = _set_aside(config, train, weight)
     location, scale = _standard(train)
@@ -153,6 +160,22 @@ def _set_aside(
 ) -> tuple[Table, Table, NDArray[np.float64] | None]:
     learn, stop = holdout(train, config.validation_fraction, seed=config.seed)
     return train.take(learn), train.take(stop), None if weight is None else weight[learn]
+
+
+def _canonical(table: Table, weight: NDArray[np.float64] | None) -> tuple[Table, NDArray[np.float64] | None]:
+    """The rows in the order of a hash of their content, repeated by their weight where that can be."""
+    if weight is not None:
+        if not weight.sum() > 0:
+            raise InputError("all weights are 0", where="sample_weight")
+        kept = np.flatnonzero(weight)
+        if (weight == weight.round()).all() and weight.sum() <= _MOST_REPEATS * len(table):
+            kept, weight = np.repeat(np.arange(len(table)), weight.astype(np.int64)), None
+        else:
+            weight = weight[kept]
+        table = table.take(kept)
+    keys = [table.target, row_hashes(table)]
+    order = np.lexsort(keys if weight is None else [weight, *keys])
+    return table.take(order), None if weight is None else weight[order]
 
 
 def _standard(train: Table) -> tuple[float, float]:

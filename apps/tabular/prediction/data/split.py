@@ -52,8 +52,9 @@ def units_of(table: Table) -> NDArray[np.int64]:
 
 
 def row_hashes(table: Table) -> NDArray[np.uint64]:
-    """A hash of the features of each row (rows,): equal for equal rows."""
-    return np.asarray(pandas().util.hash_pandas_object(table.frame, index=False), dtype=np.uint64)
+    """A hash of the features of each row (rows,): equal for equal rows, whatever the order of the columns."""
+    frame = table.frame[sorted(table.frame.columns)]
+    return np.asarray(pandas().util.hash_pandas_object(frame, index=False), dtype=np.uint64)
 
 
 def split_rows(
