@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -81,8 +82,8 @@ class TabularConfig:
     """Validation number that picks the best weights: AUC, accuracy or RMSE by kind of target, or the loss."""
     members: int = 1
     """Networks trained from different seeds, whose predictions are averaged."""
-    batch_size: int | Literal["auto"] = "auto"
-    """Rows of a training batch; "auto" takes fewer of wide tables, as published."""
+    batch_size: int | Literal["auto", "official"] = "auto"
+    """Rows of a training batch. "official" takes fewer of wide tables, as released; "auto" also fewer of short ones."""
     validation_fraction: float = 0.15
     """Share of the training rows set aside for validation where none are given."""
     seed: int = 0
@@ -91,21 +92,31 @@ class TabularConfig:
     def __post_init__(self) -> None:
         if self.members < 1:
             raise InputError(f"must be at least 1, got {self.members}", where="members")
-        if self.batch_size != "auto" and self.batch_size < 1:
-            raise InputError(f"must be at least 1, got {self.batch_size}", where="batch_size")
+        known = self.batch_size >= 1 if isinstance(self.batch_size, int) else self.batch_size in ("auto", "official")
+        if not known:
+            raise InputError(f"must be at least 1, 'auto' or 'official', got {self.batch_size!r}", where="batch_size")
         if not 0 < self.validation_fraction < 1:
             raise InputError(f"must lie between 0 and 1, got {self.validation_fraction}", where="validation_fraction")
 
-    def rows_per_batch(self, n_features: int) -> int:
-        """``batch_size`` with "auto" resolved: 512 rows, 128 above 32 features, 32 above 100, 16 above 1000.
+    def rows_per_batch(self, n_features: int, n_rows: int) -> int:
+        """``batch_size`` with the words resolved; no more than there are rows.
 
-        >>> [TabularConfig().rows_per_batch(n) for n in (8, 33, 101, 1001)]
+        "official": 512 rows, 128 above 32 features, 32 above 100, 16 above 1000. "auto": at most that, and the power of
+        two nearest to a 32nd of the rows (at least 32, at most 256), so that a short table too makes enough steps.
+
+        >>> [TabularConfig(batch_size="official").rows_per_batch(n, 9000) for n in (8, 33, 101, 1001)]
         [512, 128, 32, 16]
+        >>> [TabularConfig().rows_per_batch(8, n) for n in (20, 500, 2000, 9000)]
+        [20, 32, 64, 256]
         """
-        if self.batch_size != "auto":
-            return self.batch_size
-        return next(rows for most, rows in AUTO_BATCH if n_features <= most)
+        if isinstance(self.batch_size, int):
+            return min(self.batch_size, n_rows)
+        rows = next(rows for most, rows in OFFICIAL_BATCH if n_features <= most)
+        if self.batch_size == "auto":
+            near: int = 2 ** round(math.log2(max(n_rows / 32, 1)))
+            rows = min(rows, max(32, min(256, near)))
+        return min(rows, n_rows)
 
 
-AUTO_BATCH: tuple[tuple[float, int], ...] = ((32, 512), (100, 128), (1000, 32), (float("inf"), 16))
-"""Features at most -> rows of a batch, as the released program sets them."""
+OFFICIAL_BATCH: tuple[tuple[float, int], ...] = ((32, 512), (100, 128), (1000, 32), (float("inf"), 16))
+"""Features at most -> rows of a batch, in the released program."""

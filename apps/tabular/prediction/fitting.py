@@ -123,9 +123,9 @@ def _fit_member(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = new_model(config, schema, prepared.encoder)
-    rows, size = len(prepared.train), config.rows_per_batch(len(prepared.encoder.feature_names))
+    size = config.rows_per_batch(len(prepared.encoder.feature_names), len(prepared.train))
     # A last batch of a few rows would count as much as a full one.
-    loader = Loader(prepared.train, min(size, rows), seed=seed, shuffle=True, drop_last=True)
+    loader = Loader(prepared.train, size, seed=seed, shuffle=True, drop_last=True)
     settings = _settings(config, schema, seed, minutes)
     result = fit(
         TabularTask(model, schema.task, config.mixing),
