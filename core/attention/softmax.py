@@ -4,15 +4,17 @@
 
 Shapes: q, k, v and y ``(B,H,N,D/H)``. A query that may read nothing yields zeros, and its gradients are zero.
 
-Computed by ``torch.nn.functional.scaled_dot_product_attention`` (SDPA). Facts measured on CPU with torch 2.14 that this
-file relies on, and that the tests check: SDPA with a boolean mask gives zeros and finite gradients for a query without
-keys, in float64, float32 and bfloat16, with and without dropout; ``is_causal`` needs no N x N mask; dropout does make
-SDPA hold the N x N probabilities. SDPA does *not* stop a NaN or infinity in a key that the mask excludes (0 * NaN), so
-that keys and values must be finite everywhere in the pure function; :class:`SoftmaxAttention` zeroes padding first.
+Computed by ``torch.nn.functional.scaled_dot_product_attention`` (SDPA), except for dropout on a processor: SDPA then
+holds the N x N probabilities and draws a random number for each; the same, written out with ``core.kernels.keep_mask``,
+is faster. Facts measured on CPU with torch 2.14 that this file relies on, and that the tests check: SDPA with a boolean
+mask gives zeros and finite gradients for a query without keys, in float64, float32 and bfloat16; ``is_causal`` needs no
+N x N mask. SDPA does *not* stop a NaN or infinity in a key that the mask excludes (0 * NaN), so that keys and values
+must be finite everywhere in the pure function; :class:`SoftmaxAttention` zeroes padding first.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 
 from core.attention.base import Capabilities, Mixer
 from core.errors import InputError
+from core.kernels import keep_mask
 
 
 def softmax_attention(
@@ -52,14 +55,34 @@ def softmax_attention(
     >>> softmax_attention(torch.zeros(1, 1, 2, 1), torch.zeros(1, 1, 2, 1), values, causal=True).flatten().tolist()
     [1.0, 2.0]
     """
+    if dropout > 0.0 and q.device.type == "cpu":
+        return _dropping(q, k, v, _allowed(key_mask, pair_mask, causal, q), dropout)
     if key_mask is None and pair_mask is None:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal)
     allowed = _allowed(key_mask, pair_mask, causal, q)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
 
 
-def _allowed(key_mask: Tensor | None, pair_mask: Tensor | None, causal: bool, q: Tensor) -> Tensor:
-    """The masks and causality as one boolean mask that broadcasts to ``(B,H,N,N)``."""
+def _dropping(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, dropout: float) -> Tensor:
+    """Attention with dropped probabilities, written out."""
+    q, keys = q * (1 / math.sqrt(q.shape[-1])), k.transpose(-1, -2)
+    if allowed is None:
+        scores = q @ keys
+    else:
+        # Not -inf: a query that may read nothing would get NaN, and so would its gradient.
+        bias = torch.zeros_like(allowed, dtype=q.dtype).masked_fill(~allowed, torch.finfo(q.dtype).min)
+        if bias.ndim > 2:
+            bias = bias.expand(*q.shape[:2], -1, k.shape[-2]).flatten(0, 1)
+        scores = torch.baddbmm(bias, q.flatten(0, 1), keys.flatten(0, 1)).view(*q.shape[:3], -1)
+    weights = scores.softmax(-1)
+    keep, scale = keep_mask(weights.shape, dropout, q.device)
+    if allowed is not None:
+        keep = keep & allowed
+    return (weights * keep.to(weights.dtype)) @ (v * scale)
+
+
+def _allowed(key_mask: Tensor | None, pair_mask: Tensor | None, causal: bool, q: Tensor) -> Tensor | None:
+    """The masks and causality as one boolean mask that broadcasts to ``(B,H,N,N)``; None where all may be read."""
     parts = []
     if key_mask is not None:
         parts.append(key_mask[:, None, None, :])
@@ -67,10 +90,7 @@ def _allowed(key_mask: Tensor | None, pair_mask: Tensor | None, causal: bool, q:
         parts.append(pair_mask if pair_mask.ndim == 2 else pair_mask[:, None])
     if causal:
         parts.append(torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device).tril())
-    allowed = parts[0]
-    for part in parts[1:]:
-        allowed = allowed & part
-    return allowed
+    return functools.reduce(torch.logical_and, parts) if parts else None
 
 
 class SoftmaxAttention(Mixer):
@@ -88,7 +108,7 @@ class SoftmaxAttention(Mixer):
         heads: H; divides D.
         causal: position i reads positions <= i only.
         bias: biases in both maps.
-        dropout: probability of dropping an attention probability, in training. SDPA then holds N x N numbers a head.
+        dropout: probability of dropping an attention probability, in training; N x N numbers a head are then held.
         init_scale: s of the range that ``qkv`` is drawn from.
         project: False leaves out the output projection.
 

@@ -1,0 +1,11 @@
+"""The few hot operations that have a faster form than torch's own: the plain reference beside each, one dispatcher.
+
+A kernel is here because ``benchmarks/kernels.py`` measured it faster than its reference; on devices where it was not
+measured, the reference runs.
+"""
+
+from __future__ import annotations
+
+from core.kernels.dropout import keep_mask, keep_mask_reference
+
+__all__ = ["keep_mask", "keep_mask_reference"]
