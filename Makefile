@@ -14,6 +14,11 @@ INSTALLED_BENCH := $(VENV)/.installed-bench
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 TEST_JOBS ?= 2
 DEMO := runs/demo
+BENCH := runs/bench
+# The second run of the tests: shapes and types of every call are held against the annotations.
+TYPED := core,apps,beartype.beartype
+TYPED_TESTS := $(addprefix tests/core/,attention feedforward layout norm optim test_sequence.py) \
+  $(addprefix tests/apps/tabular/prediction/test_,mixing.py model.py task.py weights.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench clean
@@ -23,7 +28,7 @@ help:
 	@echo "make demo    train, evaluate and predict on bundled real tables; leaves $(DEMO)"
 	@echo "make test    the default tests"
 	@echo "make lint    ruff, mypy, import laws"
-	@echo "make bench   the benchmarks that need no downloaded data; installs the peers"
+	@echo "make bench   leak and step time; with DATA=DIR also quality, its table and time to best (hours). Installs the peers"
 	@echo "make clean   remove caches and $(DEMO)"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -44,7 +49,10 @@ demo: $(INSTALLED)
 	$(RUN) -m apps.tabular.prediction.predict $(DEMO)/breast_cancer $(DEMO)/rows.csv --out $(DEMO)/predictions.csv
 
 test: $(INSTALLED)
-	$(TEST_ENV) $(RUN) -m pytest -n $(TEST_JOBS)
+	@export $(TEST_ENV); status=0; \
+	  $(RUN) -m pytest -n $(TEST_JOBS) || status=$$?; \
+	  $(RUN) -m pytest -n $(TEST_JOBS) --jaxtyping-packages=$(TYPED) $(TYPED_TESTS) || status=$$?; \
+	  exit $$status
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .
@@ -53,8 +61,13 @@ lint: $(INSTALLED)
 	$(VENV)/bin/lint-imports
 
 bench: $(INSTALLED_BENCH)
-	$(RUN) -m benchmarks.tabular.leak --out runs/bench/leak.json
-	$(RUN) -m benchmarks.tabular.steptime --out runs/bench/steptime.json --threads 2
+	$(RUN) -m benchmarks.tabular.leak --out $(BENCH)/leak.json
+	$(RUN) -m benchmarks.tabular.steptime --out $(BENCH)/steptime.json --threads 2
+ifdef DATA
+	$(RUN) -m benchmarks.tabular.quality --data "$(DATA)" --out $(BENCH)/quality
+	$(RUN) -m benchmarks.tabular.table --data "$(DATA)" --runs $(BENCH)/quality/runs --out $(BENCH)/quality.json
+	$(RUN) -m benchmarks.tabular.time_to_best --data "$(DATA)" --out $(BENCH)/time_to_best.json
+endif
 
 clean:
 	rm -rf $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

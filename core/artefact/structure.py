@@ -25,6 +25,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from core.errors import InputError
@@ -131,7 +132,7 @@ def unflatten(value: Any, tensors: Mapping[str, Tensor], where: str) -> Tree:
 class _Reader:
     def __init__(self, tensors: Mapping[str, Tensor], where: str) -> None:
         self._tensors, self._where = tensors, where
-        self._arrays: dict[str, np.ndarray[Any, Any]] = {}
+        self._arrays: dict[str, NDArray[Any]] = {}
         self._signs: dict[str, Callable[[Any, tuple[str, ...]], Any]] = {
             "$tuple": self._tuple,
             "$dict": self._dict,
@@ -199,7 +200,7 @@ class _Reader:
         return InputError(f"{_spell(path)}: {what}", where=self._where, mend="the artefact is damaged")
 
 
-def _from_numpy(array: np.ndarray[Any, Any], path: tuple[str, ...]) -> Tensor:
+def _from_numpy(array: NDArray[Any], path: tuple[str, ...]) -> Tensor:
     if array.dtype.kind not in "biufc":
         raise TypeError(f"{_spell(path)}: an array of {array.dtype} cannot be saved; make it a list")
     native = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, TextIO, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from core.errors import InputError
 
@@ -68,6 +68,17 @@ class Clock:
         return by_steps if self._max_seconds is None else min(by_steps, max(0.0, self._max_seconds - elapsed))
 
 
+@runtime_checkable
+class Stream(Protocol):
+    """Where lines can be written: standard error, an open file, what a notebook puts in their place."""
+
+    def write(self, text: str, /) -> Any:
+        """Write the text."""
+
+    def flush(self) -> Any:
+        """Let it be seen."""
+
+
 class Plain:
     """A line every ten seconds, and one for the end: for log files and pipes; no control characters.
 
@@ -76,7 +87,7 @@ class Plain:
         every: seconds between lines.
     """
 
-    def __init__(self, stream: TextIO | None = None, every: float = SECONDS_BETWEEN_LINES) -> None:
+    def __init__(self, stream: Stream | None = None, every: float = SECONDS_BETWEEN_LINES) -> None:
         self._stream, self._every = stream, every
         self._news = ""
 

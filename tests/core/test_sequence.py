@@ -76,6 +76,7 @@ def test_refusals(build, said: str) -> None:
         build()
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     "build",
     [

@@ -162,6 +162,7 @@ def test_layouts_are_plain_data() -> None:
     assert [entry["name"] for entry in plain[0]["entries"]] == ["mlp", "softmax"]
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("change", "said"),
     [

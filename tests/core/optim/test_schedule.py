@@ -41,7 +41,9 @@ def test_config_counts_in_shares():
     assert ScheduleConfig(name="constant").build(50) is constant
 
 
-@pytest.mark.parametrize("fields", [{"name": "cosine"}, {"warmup": 1.5}, {"floor": -0.1}])
+@pytest.mark.parametrize(
+    "fields", [pytest.param({"name": "cosine"}, marks=pytest.mark.untyped), {"warmup": 1.5}, {"floor": -0.1}]
+)
 def test_nonsense_is_refused(fields):
     with pytest.raises(InputError, match=next(iter(fields))):
         ScheduleConfig(**fields)
