@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from core.attention.base import Capabilities, Mixer
 from core.errors import InputError
+from core.initialisation import uniform_fan_in_
 from core.kernels import keep_mask
 
 
@@ -143,9 +144,9 @@ class SoftmaxAttention(Mixer):
         self.heads, self.causal, self.dropout = heads, causal, dropout
         self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.out = nn.Linear(width, width, bias=bias) if project else nn.Identity()
-        _uniform_fan_in_(self.qkv, init_scale)
+        uniform_fan_in_(self.qkv, init_scale)
         if isinstance(self.out, nn.Linear):
-            _uniform_fan_in_(self.out, 1.0)
+            uniform_fan_in_(self.out, 1.0)
 
     def mix(
         self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None, pair_mask: Bool[Tensor, "*B N N"] | None
@@ -160,11 +161,3 @@ class SoftmaxAttention(Mixer):
     def extra_repr(self) -> str:
         """The options that the submodules do not show, for ``print(module)``."""
         return f"heads={self.heads}, causal={self.causal}, dropout={self.dropout}"
-
-
-def _uniform_fan_in_(linear: nn.Linear, scale: float) -> None:
-    """Weights U(-scale/sqrt(fan_in), scale/sqrt(fan_in)), zero bias, in place."""
-    bound = scale / math.sqrt(linear.in_features)
-    nn.init.uniform_(linear.weight, -bound, bound)
-    if linear.bias is not None:
-        nn.init.zeros_(linear.bias)

@@ -1,8 +1,7 @@
-"""What the per-position maps of this room have in common: the base class, the activations and the initialisation."""
+"""What the per-position maps of this room have in common: the base class and the activations."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -37,14 +36,6 @@ def activation_named(name: str, where: str) -> Callable[[Tensor], Tensor]:
     if name not in ACTIVATIONS:
         raise InputError(f"no activation {name!r}", where=where, mend=nearest(name, list(ACTIVATIONS)))
     return ACTIVATIONS[name]
-
-
-def uniform_fan_in_(linear: nn.Linear, scale: float) -> None:
-    """Weights U(-scale/sqrt(fan_in), scale/sqrt(fan_in)), zero bias, in place."""
-    bound = scale / math.sqrt(linear.in_features)
-    nn.init.uniform_(linear.weight, -bound, bound)
-    if linear.bias is not None:
-        nn.init.zeros_(linear.bias)
 
 
 class FeedForward(nn.Module, ABC):

@@ -18,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.errors import InputError
-from core.feedforward.base import FeedForward, activation_named, uniform_fan_in_
+from core.feedforward.base import FeedForward, activation_named
+from core.initialisation import uniform_fan_in_
 
 
 class GLU(FeedForward):

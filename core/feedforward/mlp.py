@@ -10,7 +10,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core.feedforward.base import FeedForward, activation_named, uniform_fan_in_
+from core.feedforward.base import FeedForward, activation_named
+from core.initialisation import uniform_fan_in_
 
 
 class MLP(FeedForward):
