@@ -78,8 +78,9 @@ class TabularConfig:
     """Learning rate over the run."""
     fit: FitSettings = field(default_factory=FitSettings)
     """Length of a run. Its seed, and what it watches, are set from ``seed`` and ``watch``."""
-    watch: Literal["metric", "loss"] = "metric"
-    """Validation number that picks the best weights: AUC, accuracy or RMSE by kind of target, or the loss."""
+    watch: Literal["auto", "metric", "loss"] = "auto"
+    """Validation number that picks the best weights. "metric": AUC, accuracy or RMSE by kind of target, as released;
+    "auto": the same but for several classes, where accuracy is too coarse on few rows: there the loss."""
     members: int = 1
     """Networks trained from different seeds, whose predictions are averaged."""
     batch_size: int | Literal["auto", "official"] = "auto"

@@ -9,6 +9,7 @@ multiply each label's loss; they are scaled to mean 1 over the split, so that th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -31,6 +32,17 @@ MONITORS: dict[Kind, tuple[str, bool]] = {
     "regression": ("rmse", False),
 }
 """The metric of each kind of target that ``evaluate`` gives beside the loss; whether greater is better."""
+
+
+def monitor(kind: Kind, watch: Literal["auto", "metric", "loss"]) -> tuple[str, bool]:
+    """The validation number that picks the best weights, and whether greater is better; see ``TabularConfig.watch``.
+
+    >>> monitor("binary", "auto"), monitor("multiclass", "auto"), monitor("multiclass", "metric")
+    (('auc', True), ('loss', False), ('accuracy', True))
+    """
+    if watch == "loss" or (watch == "auto" and kind == "multiclass"):
+        return "loss", False
+    return MONITORS[kind]
 
 
 class RowDataset(TensorBatches):
