@@ -45,17 +45,8 @@ _POWER = 0.8
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value with its interval.
-
-    Attributes:
-        value: the metric on all rows; nan if undefined there.
-        low, high: the interval's ends; nan if it cannot be had.
-        confidence: its nominal coverage.
-        error: standard error, the spread of the resampled values.
-        n, n_valid: resamples drawn, and those on which the metric was defined.
-        units: how many rows or groups were resampled.
-    """
+class _Interval:
+    """What an estimate and a difference have in common."""
 
     value: float
     low: float
@@ -71,13 +62,27 @@ class Estimate:
         """What a reader must know about this interval; empty if nothing."""
         return _note(self.n, self.n_valid, self.units, self.error)
 
+
+@dataclass(frozen=True)
+class Estimate(_Interval):
+    """A value with its interval.
+
+    Attributes:
+        value: the metric on all rows; nan if undefined there.
+        low, high: the interval's ends; nan if it cannot be had.
+        confidence: its nominal coverage.
+        error: standard error, the spread of the resampled values.
+        n, n_valid: resamples drawn, and those on which the metric was defined.
+        units: how many rows or groups were resampled.
+    """
+
     def __str__(self) -> str:
         show = _writer(self.low, self.high, ",")
         return f"{show(self.value)} [{show(self.low)}, {show(self.high)}]"
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(_Interval):
     """The difference of two models on the same rows, ``metric(a) - metric(b)``.
 
     Attributes:
@@ -88,23 +93,10 @@ class Difference:
         a, b: the metric of either model.
     """
 
-    value: float
-    low: float
-    high: float
-    confidence: float
-    error: float
-    n: int
-    n_valid: int
-    units: int
     p: float
     smallest_effect: float
     a: float
     b: float
-
-    @property
-    def note(self) -> str:
-        """What a reader must know about this comparison; empty if nothing."""
-        return _note(self.n, self.n_valid, self.units, self.error)
 
     def __str__(self) -> str:
         show = _writer(self.low, self.high, "+,")
