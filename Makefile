@@ -17,7 +17,7 @@ DEMO := runs/demo
 BENCH := runs/bench
 # The second run of the tests: shapes and types of every call are held against the annotations.
 TYPED := core,apps,beartype.beartype
-TYPED_TESTS := $(addprefix tests/core/,attention feedforward layout norm optim test_sequence.py) \
+TYPED_TESTS := $(addprefix tests/core/,attention feedforward kernels layout norm optim test_sequence.py) \
   $(addprefix tests/apps/tabular/prediction/test_,mixing.py model.py task.py weights.py)
 
 .DEFAULT_GOAL := help
