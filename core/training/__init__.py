@@ -32,6 +32,7 @@ from core.training.fit import fit
 from core.training.interrupt import Interrupted
 from core.training.loader import BatchSource, Loader, TensorBatches
 from core.training.progress import Progress
+from core.training.randomness import preserved
 from core.training.settings import FitResult, FitSettings
 from core.training.task import Task
 
@@ -45,4 +46,5 @@ __all__ = [
     "Task",
     "TensorBatches",
     "fit",
+    "preserved",
 ]

@@ -59,11 +59,17 @@ class Checkpoints:
         """
         if (self.last / "artefact.json").exists():
             tree: Any = load(self.last, kind=KIND, version=VERSION)
-            _compare(tree["fingerprint"], fingerprint(run), self.directory)
-            run.task.model.load_state_dict(tree["model"])
-            groups = run.optimizer.state_dict()["param_groups"]
-            run.optimizer.load_state_dict({"state": tree["optimizer"], "param_groups": groups})
-            run.restore(State(**tree["state"]), tree["best"])
+            try:
+                _compare(tree["fingerprint"], fingerprint(run), self.directory)
+                run.task.model.load_state_dict(tree["model"])
+                groups = run.optimizer.state_dict()["param_groups"]
+                run.optimizer.load_state_dict({"state": tree["optimizer"], "param_groups": groups})
+                run.restore(State(**tree["state"]), tree["best"])
+            except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+                # Whole as a file, but of another form than ours.
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                what, mend = f"holds no state of a training ({reason})", "choose another directory"
+                raise InputError(what, where=str(self.last), mend=mend) from error
             # What lies in `best` may come from after this state: a killed run goes on writing it.
             self._best_is_due = run.best_weights is not None
         run.keeper = self

@@ -33,6 +33,8 @@ def fit(
 ) -> FitResult:
     """Train ``task.model`` and leave it with its best weights, in evaluation mode.
 
+    Calls from several threads follow one another, so that each gives what it would alone.
+
     Args:
         task: the model with its losses and metrics.
         train: training batches.
@@ -49,11 +51,11 @@ def fit(
         Interrupted: SIGTERM or Ctrl-C arrived; the state is saved. (Without a directory the signal does what it did
             before, once the step is finished: KeyboardInterrupt for Ctrl-C.)
     """
-    started = time.monotonic()
     if settings.patience is not None and valid is None:
         raise InputError("early stopping needs validation batches", where="patience")
     shown = choose(progress)
     with preserved(), noted() as signals:
+        started = time.monotonic()  # not before: another thread may have been training until now
         run = Run(task, train, valid, optimizer, schedule, settings, signals, shown, started)
         checkpoints = None if directory is None else Checkpoints(Path(directory))
         if checkpoints is not None:

@@ -11,6 +11,7 @@ neighbouring inputs, such as steps 1 and 2 of seeds 0 and 1, give unrelated 64-b
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -62,9 +63,18 @@ def reseed(seed: int) -> None:
     random.seed(seed)
 
 
+# The generators belong to the process: a training in another thread would draw from the same ones.
+_ONE_THREAD = threading.RLock()
+
+
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Put the global generators back as they were."""
+    """Put the global generators back as they were. One thread at a time: others wait at this block until it is left."""
+    with _ONE_THREAD:
+        yield from _put_back()
+
+
+def _put_back() -> Iterator[None]:
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
     cuda = torch.cuda.get_rng_state_all() if _cuda_in_use() else None
     try:

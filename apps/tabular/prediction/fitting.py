@@ -25,9 +25,9 @@ from apps.tabular.prediction.data.split import holdout, row_hashes
 from apps.tabular.prediction.data.table import Schema, Table
 from apps.tabular.prediction.model import ExcelFormer
 from apps.tabular.prediction.predictor import TabularPredictor, new_model
-from apps.tabular.prediction.task import MONITORS, RowDataset, TabularTask
+from apps.tabular.prediction.task import RowDataset, TabularTask, monitor
 from core.errors import InputError
-from core.training import FitResult, FitSettings, Loader, Progress, fit
+from core.training import FitResult, FitSettings, Loader, Progress, fit, preserved
 from core.training.progress import ProgressName
 
 MEMBER_SEEDS = 1_000_003
@@ -59,6 +59,7 @@ class _Prepared:
     valid: RowDataset
 
 
+@preserved()  # from the first weights on, so that fits in several threads follow one another
 def fit_predictor(
     config: TabularConfig,
     train: Table,
@@ -141,11 +142,11 @@ def _fit_member(
 
 
 def _settings(config: TabularConfig, schema: Schema, seed: int, minutes: float | None) -> FitSettings:
-    monitor, greater = ("loss", False) if config.watch == "loss" else MONITORS[schema.task]
+    watched, greater = monitor(schema.task, config.watch)
     mode: Literal["min", "max"] = "max" if greater else "min"
     # A time of 0 is refused by the settings; the first member gets one step.
     minutes = None if minutes is None else max(minutes, 1e-6)
-    return dataclasses.replace(config.fit, seed=seed, monitor=monitor, mode=mode, max_minutes=minutes)
+    return dataclasses.replace(config.fit, seed=seed, monitor=watched, mode=mode, max_minutes=minutes)
 
 
 def _share_of_time(config: TabularConfig, seconds: float, index: int) -> float | None:
@@ -191,5 +192,6 @@ def _rows(encoded: Encoded, target: NDArray[np.float64], weight: NDArray[np.floa
         torch.from_numpy(encoded.x),
         torch.from_numpy(encoded.codes),
         torch.from_numpy(target.astype(np.float32)),
-        None if weight is None else torch.from_numpy(weight.astype(np.float32)),
+        # Only their proportions count, and those of any float64 fit into a float32 below 1.
+        None if weight is None else torch.from_numpy((weight / weight.max()).astype(np.float32)),
     )
