@@ -2,7 +2,7 @@
 
 from core.command.arguments import Parsed, parse_arguments, parse_config
 from core.command.config import config_from_dict, config_to_dict, differences, read_config
-from core.command.directory import RunDirectory
+from core.command.directory import RunDirectory, only_writer
 from core.command.output import read_facts, say, to_json
 from core.command.run import require, run
 
@@ -12,6 +12,7 @@ __all__ = [
     "config_from_dict",
     "config_to_dict",
     "differences",
+    "only_writer",
     "parse_arguments",
     "parse_config",
     "read_config",

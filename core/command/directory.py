@@ -12,7 +12,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -89,6 +92,12 @@ class RunDirectory:
         """The config that the run was begun with."""
         return read_config(kind, self.config_file)
 
+    def discard(self) -> None:
+        """Takes back what :meth:`create` wrote, for a run that could not begin."""
+        # The config first: in this order a kill in between leaves what `create` takes for a birth cut short.
+        for file in (self.config_file, self.environment_file):
+            file.unlink(missing_ok=True)
+
     def _is_new(self) -> bool:
         """True when nothing is there, or only what a run killed at its birth leaves."""
         try:
@@ -110,3 +119,47 @@ class RunDirectory:
             raise InputError("was not written by manyformer", where=where, mend="choose a new or empty folder")
         if facts.get("task") != task:
             raise InputError(f"is a run of {facts.get('task')!r}, not of {task!r}", where=str(self.path))
+
+
+@contextmanager
+def only_writer(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Holds the folder ``path``, made when missing, for this process alone; one that is left empty is removed again.
+
+    The lock is the kernel's, on the folder itself: it leaves no file behind, and ends with the process however that
+    ends. Where a file system knows no such locks nothing is held.
+
+    Raises:
+        InputError: another process holds it, or there can be no such folder.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, only_writer(folder), only_writer(folder):
+    ...     pass
+    Traceback (most recent call last):
+        ...
+    core.errors.InputError: ...: another process is writing this run; wait until it ends, or choose another folder
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise InputError(f"cannot be a run directory ({error.strerror})", where=str(folder)) from error
+    try:
+        _lock(descriptor, folder)
+        try:
+            yield
+        finally:
+            if not os.listdir(descriptor):
+                folder.rmdir()
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        mend = "wait until it ends, or choose another folder"
+        raise InputError("another process is writing this run", where=str(folder), mend=mend) from error
+    except OSError:
+        return  # a file system without locks

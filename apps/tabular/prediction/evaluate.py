@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,10 @@ from apps.tabular.prediction.data.table import Table
 from apps.tabular.prediction.predict import load_run
 from apps.tabular.prediction.predictor import TabularPredictor
 from apps.tabular.prediction.report import write_report
-from apps.tabular.prediction.scores import compared, intervals_scored, scored, speed
-from apps.tabular.prediction.train import DATA, TASK, digest
+from apps.tabular.prediction.scores import compared, intervals_scored, notes, scored, speed
+from apps.tabular.prediction.train import TASK, digest, read_data_facts
 from core.artefact import replace_file
-from core.command import parse_arguments, run, say
+from core.command import RunDirectory, parse_arguments, run, say
 from core.command.environment import environment
 from core.errors import InputError, nearest
 from core.evaluation.bootstrap import Difference
@@ -69,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: list[str]) -> None:
     arguments = parse_arguments(Arguments, argv, prog="manyformer tabular evaluate")
     predictor = load_run(arguments.run)
-    facts = json.loads((arguments.run / DATA).read_text(encoding="utf-8"))
+    facts = read_data_facts(RunDirectory(arguments.run))
     table = _rows(arguments, predictor, facts)
     evaluation = evaluate(predictor, table, arguments.split, _training_rows(predictor, facts))
     say(_lines(evaluation))
@@ -131,13 +130,15 @@ def _training_rows(predictor: TabularPredictor, facts: dict[str, Any]) -> Table 
         train = _splits(facts["data"], predictor, facts)["train"]
     except InputError:
         return None
-    return train if digest(train) == facts["digest"]["train"] else None
+    return train if digest(train) == facts["digest"].get("train") else None
 
 
 def _lines(evaluation: Evaluation) -> str:
     """The scores for a terminal."""
     result = evaluation.result
-    lines = [f"{result.model} on {result.n:,} rows of {result.split}, with 95 % intervals"]
+    schema = evaluation.predictor.schema
+    target = f"{schema.target} (positive: {schema.classes[1]})" if schema.task == "binary" else schema.target
+    lines = [f"{result.model} predicting {target}: {result.n:,} rows of {result.split}, with 95 % intervals"]
     for name, estimate in result.metrics.items():
         line = f"  {name:<18} {number(estimate.value):>8}  [{number(estimate.low)}, {number(estimate.high)}]"
         if result.baseline is not None and name in result.baseline.metrics:
@@ -151,8 +152,7 @@ def _lines(evaluation: Evaluation) -> str:
         lines.append("  no baseline: the rows that the run was trained on are not there any more")
     speed = result.speed
     lines.append(f"  {speed['rows_per_second']:,.0f} rows a second, {speed['milliseconds_one_row']:.1f} ms for one row")
-    notes = sorted({estimate.note for estimate in result.metrics.values() if estimate.note})
-    return "\n".join([*lines, *(f"  note: {note}" for note in notes)])
+    return "\n".join([*lines, *(f"  note: {note}" for note in notes(result.metrics))])
 
 
 if __name__ == "__main__":

@@ -57,6 +57,9 @@ def _of_run(path: Path) -> dict[str, Any]:
 
 def _of_preset(arguments: Arguments) -> dict[str, Any]:
     name = arguments.preset or ""
+    for option, value in (("--features", arguments.features), ("--outputs", arguments.outputs)):
+        if value < 1:
+            raise InputError(f"must be at least 1, got {value}", where=option)
     if name not in PRESETS:
         raise InputError(f"{name!r} is not a preset", where="--preset", mend=nearest(name, [*PRESETS]))
     config = PRESETS[name]()

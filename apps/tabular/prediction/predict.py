@@ -49,6 +49,8 @@ def _main(argv: list[str]) -> None:
         raise InputError("no input file", mend="manyformer tabular predict RUN FILE")
     if arguments.out is not None and arguments.out.suffix not in (".csv", ".parquet"):
         raise InputError("ends neither in .csv nor in .parquet", where=str(arguments.out))
+    if not 0 < arguments.coverage < 1:
+        raise InputError(f"{arguments.coverage} is not a share between 0 and 1", where="--coverage")
     predictor = load_run(arguments.run)
     parts = [_predict_file(predictor, path, arguments.coverage) for path in arguments.input]
     _write(pandas().concat(parts, ignore_index=True), arguments)
@@ -80,7 +82,10 @@ def _predict_file(predictor: TabularPredictor, path: Path, coverage: float) -> p
     ignored = extra_columns(frame, predictor.schema)
     if ignored:
         listed = ", ".join(ignored[:5]) + (", ..." if len(ignored) > 5 else "")
-        sys.stderr.write(f"{path}: {len(ignored)} columns that the model does not know are ignored: {listed}\n")
+        columns = (
+            "1 column that the model does not know is" if len(ignored) == 1 else f"{len(ignored)} unknown columns are"
+        )
+        sys.stderr.write(f"{path}: {columns} ignored: {listed}\n")
     return predictions
 
 

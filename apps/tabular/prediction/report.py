@@ -10,17 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.tabular.prediction.explain import dependence, permutation_importance
-from apps.tabular.prediction.scores import PRIMARY, positive
+from apps.tabular.prediction.scores import ECE_BINS, PRIMARY, notes, positive
 from core.command import RunDirectory
+from core.errors import InputError
 from core.evaluation import plots
 from core.evaluation.calibration import reliability, top_label
-from core.evaluation.report import Report, Section, Tile
+from core.evaluation.report import Report, Section, Tile, number
 
 if TYPE_CHECKING:
     from apps.tabular.prediction.evaluate import Evaluation
 
 _EXPLAINED_ROWS = 1000
 _PANELS = 6
+_BARS = 20
 _TITLES = {
     "auc": "AUC",
     "average_precision": "Average precision",
@@ -39,22 +41,17 @@ _TITLES = {
     "interval_width": "Mean width of the 90 % intervals",
 }
 _SMALLER = {"log_loss", "brier", "ece", "rmse", "mae", "nrmse", "interval_width"}
+_DIRECTION = {"interval_coverage": ", to be 90 %"}
 
 
 def write_report(evaluation: Evaluation, run: Path, path: Path) -> Path:
     """Write the page and return its path."""
     schema, result = evaluation.predictor.schema, evaluation.result
+    seen = {"train": ": it was trained on them", "valid": ": they stopped its training", "test": ", new to it"}
     report = Report(
         f"Predicting {schema.target}",
-        f"ExcelFormer on {result.n:,} rows of the {result.split} split, which it was not trained on",
-        facts={
-            "Task": schema.task,
-            "Columns": len(schema.names),
-            "Networks": len(evaluation.predictor.members),
-            "Parameters": sum(p.numel() for p in evaluation.predictor.members[0].parameters()),
-            "Rows a second": round(result.speed["rows_per_second"]),
-            "Milliseconds for one row": result.speed["milliseconds_one_row"],
-        },
+        f"ExcelFormer on {result.n:,} rows of {result.split}{seen.get(result.split, '')}",
+        facts=_facts(evaluation),
         footer=f"manyformer tabular evaluate {run} --split {result.split}",
     )
     _quality(report, evaluation)
@@ -63,8 +60,24 @@ def write_report(evaluation: Evaluation, run: Path, path: Path) -> Path:
     else:
         _classes(report, evaluation)
     _explanation(report, evaluation)
-    _learning(report, run)
+    _learning(report, evaluation, run)
     return report.write(path)
+
+
+def _facts(evaluation: Evaluation) -> dict[str, str | int | float]:
+    schema, speed, members = evaluation.predictor.schema, evaluation.result.speed, evaluation.predictor.members
+    positive_class = {"Positive class": str(schema.classes[1])} if schema.task == "binary" else {}
+    classes = {"Classes": schema.n_classes} if schema.task == "multiclass" else {}
+    return {
+        "Task": schema.task,
+        **positive_class,
+        **classes,
+        "Columns": len(schema.names),
+        "Networks": len(members),
+        "Parameters of each" if len(members) > 1 else "Parameters": sum(p.numel() for p in members[0].parameters()),
+        "Rows a second": round(speed["rows_per_second"]),
+        "Milliseconds for one row": speed["milliseconds_one_row"],
+    }
 
 
 def _quality(report: Report, evaluation: Evaluation) -> None:
@@ -79,22 +92,25 @@ def _quality(report: Report, evaluation: Evaluation) -> None:
     )
     rows = [
         (
-            _TITLES[name],
-            "smaller" if name in _SMALLER else "greater",
+            _TITLES[name] + _DIRECTION.get(name, " ↓" if name in _SMALLER else " ↑"),
             estimate,
             baseline.get(name),
             evaluation.differences.get(name),
         )
         for name, estimate in result.metrics.items()
     ]
-    columns = ("Metric", "Better is", "ExcelFormer", "Trees", "Difference")
-    note = "no plain model: the training rows are gone" if result.baseline is None else f"Trees: {result.baseline.name}"
-    section.table(columns, rows, caption=f"With 95 % bootstrap intervals over rows. {note}.")
+    columns = ("Metric", "ExcelFormer", "Trees", "Difference")
+    note = "No plain model: the training rows are gone" if result.baseline is None else f"Trees: {result.baseline.name}"
+    units = "rows" if evaluation.table.groups is None else "groups of rows"
+    caption = f"↑ greater is better, ↓ smaller. With 95 % bootstrap intervals over {units}. {note}."
+    section.table(columns, rows, caption=caption)
+    for text in notes(result.metrics):
+        section.text(f"Note: {text}.")
     difference = evaluation.differences.get(PRIMARY[task])
     if difference is not None:
         section.text(
-            f"A true difference in {_TITLES[PRIMARY[task]]} below {difference.smallest_effect:.2g} would probably "
-            "not have been seen with this many rows."
+            f"With this many rows, a true difference in {_TITLES[PRIMARY[task]]} below "
+            f"{number(difference.smallest_effect)} would probably not have been seen."
         )
 
 
@@ -118,21 +134,25 @@ def _classes(report: Report, evaluation: Evaluation) -> None:
     curves_of = {"ExcelFormer": _reliability(table.target, ours)}
     if theirs is not None:
         curves_of["Trees"] = _reliability(table.target, theirs)
-    caption = "A point on the diagonal means what it says; bars are 95 % intervals of the observed frequency."
+    what = "of the most probable class" if len(classes) > 2 else f"of {classes[1]}"
+    caption = (
+        f"Predicted probability {what}, in {ECE_BINS} groups of equally many rows, and how often it came true, with "
+        "95 % intervals: a point on the diagonal means what it says."
+    )
     reliable.figure(plots.reliability_diagram(curves_of), alt="Reliability diagram", caption=caption)
 
 
 def _reliability(target: NDArray[Any], probabilities: NDArray[np.float64]) -> Any:
     if probabilities.shape[1] == 2:
-        return reliability(target, positive(probabilities))
+        return reliability(target, positive(probabilities), bins=ECE_BINS)
     right, probability = top_label(target, probabilities)
-    return reliability(right, probability)
+    return reliability(right, probability, bins=ECE_BINS)
 
 
 def _calibration_text(evaluation: Evaluation) -> str:
     temperature = evaluation.predictor.calibration.temperature
     word = "too sure of itself" if temperature > 1 else "not sure enough of itself"
-    return f"On the validation rows the ensemble was {word}; its log-probabilities are divided by {temperature:.3g}."
+    return f"On the validation rows the model was {word}; its log-probabilities are divided by {temperature:.3g}."
 
 
 def _values(report: Report, evaluation: Evaluation) -> None:
@@ -166,9 +186,11 @@ def _explanation(report: Report, evaluation: Evaluation) -> None:
             importance.low,
             importance.high,
             label=f"Increase of {unit} when shuffled",
+            top=_BARS,
         ),
         alt="Permutation importance of columns",
-        caption=f"Measured on {len(table):,} rows of this split; bars with 95 % intervals over rows.",
+        caption=f"How much worse predictions get when one column is shuffled, on {len(table):,} rows of this split; "
+        f"with 95 % intervals over rows, pale where they hold zero{_shown(len(importance.names))}.",
     )
     output = None if regression else int(np.bincount(evaluation.table.target).argmax()) if schema.n_classes > 2 else 1
     panels = [dependence(scores, table, name, output=output) for name in importance.names[:_PANELS]]
@@ -181,6 +203,10 @@ def _explanation(report: Report, evaluation: Evaluation) -> None:
     _information(section, evaluation)
 
 
+def _shown(columns: int) -> str:
+    return f"; the first {_BARS} of {columns} columns" if columns > _BARS else ""
+
+
 def _information(section: Section, evaluation: Evaluation) -> None:
     encoder = evaluation.predictor.encoder
     pairs = list(zip(encoder.feature_names, (float(value) for value in encoder.importance), strict=True))[:15]
@@ -191,18 +217,32 @@ def _information(section: Section, evaluation: Evaluation) -> None:
     )
 
 
-def _learning(report: Report, run: Path) -> None:
+def _learning(report: Report, evaluation: Evaluation, run: Path) -> None:
     path = RunDirectory(run).metrics
     if not path.is_file():
         return
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    first = _history(path)
+    if not first:
+        return  # a run that was out of time before its first epoch ended
     section = report.section("Learning")
-    first = [record for record in records if record["member"] == 0]
-    watched = [key for key in first[0] if key in ("auc", "accuracy", "rmse")]
-    panels = {"Loss": ["train_loss", "loss"], **{_TITLES[key]: [key] for key in watched}}
-    figure = plots.learning_curves(first, panels)
-    members = 1 + max(record["member"] for record in records)
-    caption = (
-        f"The first of {members} networks; loss is that of the validation rows." if members > 1 else "The network."
-    )
-    section.figure(figure, alt="Learning curves", caption=caption)
+    renamed = {"train_loss": "training", "loss": "validation"}
+    records = [{renamed.get(key, key): value for key, value in record.items()} for record in first]
+    watched = [key for key in ("auc", "accuracy", "rmse") if key in first[0]]
+    panels: dict[str, list[str]] = {"Loss": ["training", "validation"], **{_TITLES[key]: [key] for key in watched}}
+    which = "The network" if len(evaluation.predictor.members) == 1 else "The first network"
+    unit = ", of the standardised target" if "rmse" in watched else ""
+    caption = f"{which}, epoch by epoch; {', '.join(_TITLES[key] for key in watched)} of the validation rows{unit}."
+    section.figure(plots.learning_curves(records, panels), alt="Learning curves", caption=caption)
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    """The records of the first network.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [record for record in records if record["member"] == 0 and record["epoch"] > 0]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"is no history of a run ({error!r})", where=str(path), mend="the file is damaged") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METRICS: Mapping[str, Mapping[str, Metric]] = {"binary": BINARY, "multiclass": MULTICLASS, "regression": REGRESSION}
+ECE_BINS = 15
 PRIMARY = {"binary": "auc", "multiclass": "accuracy", "regression": "rmse"}
 """The metric that a reader of each task asks for first."""
 
@@ -39,7 +41,11 @@ def scored(table: Table, scores: NDArray[np.float64]) -> dict[str, Estimate]:
     if task != "regression":
         truth, probability = (table.target, positive(scores)) if task == "binary" else top_label(table.target, scores)
         estimates["ece"] = bootstrap(
-            expected_calibration_error, np.asarray(truth, dtype=np.int64), probability, groups=table.groups, n=200
+            partial(expected_calibration_error, bins=ECE_BINS),
+            np.asarray(truth, dtype=np.int64),
+            probability,
+            groups=table.groups,
+            n=200,
         )
     return estimates
 
@@ -63,6 +69,15 @@ def compared(table: Table, ours: NDArray[np.float64], theirs: NDArray[np.float64
         name: paired(metric, table.target, ours, theirs, groups=table.groups, strata=strata)
         for name, metric in METRICS[task].items()
     }
+
+
+def notes(metrics: Mapping[str, Estimate]) -> list[str]:
+    """What a reader must know about the intervals, each remark once, with the metrics it is about."""
+    about: dict[str, list[str]] = {}
+    for name, estimate in metrics.items():
+        if estimate.note:
+            about.setdefault(estimate.note, []).append(name)
+    return [f"{', '.join(names) if len(names) < len(metrics) else 'all'}: {note}" for note, names in about.items()]
 
 
 def positive(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

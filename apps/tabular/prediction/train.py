@@ -16,9 +16,9 @@ from apps.tabular.prediction.data.split import row_hashes
 from apps.tabular.prediction.data.table import Table
 from apps.tabular.prediction.fitting import Fitted, fit_predictor
 from apps.tabular.prediction.presets import PRESETS
-from apps.tabular.prediction.task import MONITORS
+from apps.tabular.prediction.task import monitor
 from core.artefact import replace_file
-from core.command import Parsed, RunDirectory, parse_config, run, say, to_json
+from core.command import Parsed, RunDirectory, only_writer, parse_config, read_facts, run, say, to_json
 from core.errors import InputError
 
 TASK = "tabular"
@@ -58,14 +58,15 @@ def _main(argv: list[str]) -> None:
     splits = load_splits(
         arguments.data, target=arguments.target, task=arguments.task, group=arguments.group, seed=config.seed
     )
-    directory = RunDirectory.create(arguments.out, config, task=TASK)
-    _claim(directory, arguments, splits)
-    if _is_complete(directory):
-        say(f"{arguments.out}: this run is finished; choose another folder to train again")
-        return
-    fitted = _fit(parsed, splits, directory)
-    fitted.predictor.save(directory.best)
-    _write_outcome(directory, fitted)
+    with only_writer(arguments.out):
+        directory = RunDirectory.create(arguments.out, config, task=TASK)
+        _claim(directory, arguments, splits)
+        if _is_complete(directory):
+            say(f"{arguments.out}: this run is finished; choose another folder to train again")
+            return
+        fitted = _fit(parsed, splits, directory)
+        fitted.predictor.save(directory.best)
+        _write_outcome(directory, fitted)
     say(_summary(fitted, arguments.out))
 
 
@@ -74,13 +75,20 @@ def _fit(parsed: Parsed[TabularConfig, Arguments], splits: Mapping[str, Table], 
     if minutes is not None:
         # A limit of this call, not a setting of the run: a resumed run may have more.
         config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, max_minutes=minutes))
-    fitted = fit_predictor(
-        config,
-        splits["train"],
-        splits.get("valid"),
-        directory=directory.last,
-        progress=parsed.arguments.progress,
-    )
+    try:
+        fitted = fit_predictor(
+            config,
+            splits["train"],
+            splits.get("valid"),
+            directory=directory.last,
+            progress=parsed.arguments.progress,
+        )
+    except InputError:
+        if not directory.last.exists():
+            # Refused before the first step: a folder that nothing came of must not tie the next try to this config.
+            (directory.path / DATA).unlink(missing_ok=True)
+            directory.discard()
+        raise
     fitted.predictor.config = parsed.config
     return fitted
 
@@ -99,14 +107,25 @@ def _claim(directory: RunDirectory, arguments: Arguments, splits: Mapping[str, T
     if not path.is_file():
         replace_file(path, to_json(facts) + "\n")
         return
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))["digest"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"cannot be read ({error})", where=str(path), mend="choose another folder") from error
+    known = read_data_facts(directory)["digest"]
     changed = [name for name, digest in facts["digest"].items() if known.get(name) != digest]
     if changed:
         what = f"this run was begun on other rows (its {changed[0]} split differs)"
         raise InputError(what, where=str(directory.path), mend="give the same --data, or another --out")
+
+
+def read_data_facts(directory: RunDirectory) -> dict[str, Any]:
+    """What :data:`DATA` of a run says: the source, its group column, and a digest of each split.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    path = directory.path / DATA
+    facts = read_facts(path)
+    data, group, digests = facts.get("data"), facts.get("group"), facts.get("digest")
+    if not isinstance(data, str) or not isinstance(group, str | None) or not isinstance(digests, dict):
+        raise InputError("does not say what the run was trained on", where=str(path), mend="the file is damaged")
+    return facts
 
 
 def digest(table: Table) -> str:
@@ -122,10 +141,7 @@ def _is_complete(directory: RunDirectory) -> bool:
     path = directory.path / OUTCOME
     if not path.is_file():
         return False
-    try:
-        return bool(json.loads(path.read_text(encoding="utf-8"))["complete"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"cannot be read ({error})", where=str(path), mend="choose another folder") from error
+    return read_facts(path).get("complete") is True
 
 
 def _write_outcome(directory: RunDirectory, fitted: Fitted) -> None:
@@ -157,7 +173,7 @@ def _write_outcome(directory: RunDirectory, fitted: Fitted) -> None:
 def _summary(fitted: Fitted, out: Path) -> str:
     """Two lines a person reads after training."""
     config, schema = fitted.predictor.config, fitted.predictor.schema
-    watched = "loss" if config.watch == "loss" else MONITORS[schema.task][0]
+    watched, _ = monitor(schema.task, config.watch)
     if watched == "rmse":
         watched = "rmse (of the standardised target)"
     best = ", ".join(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import core.command.environment as facts
-from core.command import RunDirectory, read_config, to_json
+from core.command import RunDirectory, only_writer, read_config, to_json
 from core.errors import InputError
 
 
@@ -156,3 +156,27 @@ def test_json_of_results():
     assert "größe" in text
     with pytest.raises(TypeError, match="set has no JSON form"):
         to_json({"x": {1, 2}})
+
+
+def test_a_folder_has_one_writer_and_is_free_again_afterwards(tmp_path):
+    folder = tmp_path / "deep" / "run"
+    with only_writer(folder):
+        with pytest.raises(InputError, match="another process is writing"), only_writer(folder):
+            pass
+        (folder / "kept.txt").write_text("x")
+    with only_writer(folder):
+        assert [path.name for path in folder.iterdir()] == ["kept.txt"]
+
+
+def test_a_folder_that_stays_empty_is_removed_and_a_file_is_no_folder(tmp_path):
+    with only_writer(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot be a run directory"), only_writer(tmp_path / "file"):
+        pass
+
+
+def test_what_create_wrote_can_be_taken_back(tmp_path):
+    RunDirectory.create(tmp_path / "run", Config(), task="test").discard()
+    assert list((tmp_path / "run").iterdir()) == []
