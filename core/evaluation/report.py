@@ -10,8 +10,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
+from core.artefact import replace_file
 from core.errors import InputError
 from core.evaluation.bootstrap import Difference, Estimate
 
@@ -188,21 +187,13 @@ class Report:
         )
 
     def write(self, path: Path | str) -> Path:
-        """Write the page, whole or not at all; missing directories are made. Returns the path."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
-                stream.write(self.html())
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        return path
+        """Write the page, whole or not at all; missing directories are made. Returns the path.
+
+        Raises:
+            InputError: it cannot be written there; an older page stays as it is.
+        """
+        replace_file(path, self.html().encode("utf-8", "backslashreplace"))
+        return Path(path)
 
 
 def number(value: float) -> str:

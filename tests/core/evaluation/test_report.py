@@ -147,7 +147,7 @@ def test_writing_makes_directories_and_is_whole_or_not_at_all(tmp_path: Path, mo
         raise OSError("disk full")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match="disk full"):
         Report("second").write(path)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["index.html"]
