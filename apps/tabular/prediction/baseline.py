@@ -34,18 +34,27 @@ class BoostedTrees:
         self._levels = {name: _frequent(train.frame[name]) for name in train.schema.of_kind("categorical")}
         kind = HistGradientBoostingRegressor if train.schema.task == "regression" else HistGradientBoostingClassifier
         categorical = [column.kind == "categorical" for column in train.schema.columns]
-        self._model: Any = kind(categorical_features=categorical, random_state=seed)
-        self._model.fit(self._matrix(train.frame), train.target)
+        x = self._matrix(train.frame)
+        # Without a value a column cannot be binned, and says nothing.
+        self._known = ~np.isnan(x).all(axis=0)
+        self._model: Any = kind(categorical_features=np.array(categorical)[self._known], random_state=seed)
+        self._model.fit(self._padded(x), train.target)
 
     def scores(self, frame: pd.DataFrame) -> NDArray[np.float64]:
         """Class probabilities (rows, C), or values (rows,)."""
-        x = self._matrix(frame)
+        x = self._padded(self._matrix(frame))
         if self._schema.task == "regression":
             return np.asarray(self._model.predict(x), dtype=np.float64)
-        known = np.asarray(self._model.predict_proba(x), dtype=np.float64)
         probabilities = np.zeros((len(x), self._schema.n_classes))
-        probabilities[:, self._model.classes_] = known
+        if len(self._model.classes_) == 1:  # scikit-learn then gives two columns all the same
+            probabilities[:, self._model.classes_] = 1.0
+        else:
+            probabilities[:, self._model.classes_] = self._model.predict_proba(x)
         return probabilities
+
+    def _padded(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The columns that have values; one of zeros where none has."""
+        return x[:, self._known] if self._known.any() else np.zeros((len(x), 1))
 
     def _matrix(self, frame: pd.DataFrame) -> NDArray[np.float64]:
         columns = arrays(frame, self._schema)

@@ -30,7 +30,7 @@ from sklearn.utils.validation import (
 )
 
 from apps.tabular.prediction.config import TabularConfig
-from apps.tabular.prediction.data.infer import infer_kind
+from apps.tabular.prediction.data.infer import LARGEST_TARGET, infer_kind
 from apps.tabular.prediction.data.table import Column, Schema, Table, conform
 from apps.tabular.prediction.fitting import fit_predictor
 from apps.tabular.prediction.predictor import TabularPredictor
@@ -38,9 +38,6 @@ from apps.tabular.prediction.presets import PRESETS
 from core.command import config_from_dict
 from core.errors import InputError, nearest
 from core.training.progress import ProgressName
-
-TARGET = "target"
-"""What the target is called inside the saved model; the estimators get it without a name."""
 
 
 class _ExcelFormer(BaseEstimator):  # type: ignore[misc]
@@ -108,11 +105,12 @@ class _ExcelFormer(BaseEstimator):  # type: ignore[misc]
             raise InputError(f"{self.preset!r} is not a preset", where="preset", mend=nearest(self.preset, [*PRESETS]))
         named = {"members": self.members, "fit.max_epochs": self.max_epochs, "fit.max_minutes": self.max_minutes}
         changes = {path: value for path, value in named.items() if value is not None}
-        changes["seed"] = int(check_random_state(self.random_state).randint(2**31 - 1))
+        changes |= self.overrides or {}
+        # A grid or a distribution to search gives numpy's numbers.
+        changes = {path: value.item() if isinstance(value, np.generic) else value for path, value in changes.items()}
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         base = PRESETS[self.preset]()
-        return config_from_dict(
-            TabularConfig, _nested({**changes, **(self.overrides or {})}), where="overrides", base=base
-        )
+        return config_from_dict(TabularConfig, _nested({"seed": seed, **changes}), where="overrides", base=base)
 
     # ---------------------------------------------------------------------------------------------- columns
 
@@ -143,10 +141,18 @@ class _ExcelFormer(BaseEstimator):  # type: ignore[misc]
             if wanted != "auto":
                 raise InputError(f"{wanted!r} is neither 'auto' nor a list of columns", where="categorical_features")
             return {name for name in frame.columns if infer_kind(frame[name]) == "categorical"}
-        chosen = {frame.columns[c] if isinstance(c, int | np.integer) else str(c) for c in wanted}
-        unknown = sorted(chosen - set(frame.columns))
-        if unknown:
-            raise InputError(f"there is no column {unknown[0]!r}", where="categorical_features")
+        names = frame.columns.tolist()
+        chosen: set[str] = set()
+        for column in wanted:
+            if isinstance(column, bool | np.bool_):
+                mend = "give names or positions of columns"
+                raise InputError(f"{column} is no column", where="categorical_features", mend=mend)
+            if isinstance(column, int | np.integer) and -len(names) <= column < len(names):
+                chosen.add(names[column])
+            elif column in names:
+                chosen.add(str(column))
+            else:
+                raise InputError(f"there is no column {_text(column)}", where="categorical_features")
         return chosen
 
     # -------------------------------------------------------------------------------------------------- fit
@@ -212,7 +218,7 @@ class ExcelFormerClassifier(ClassifierMixin, _ExcelFormer):  # type: ignore[misc
                 f"the target holds one class only ({_text(self.classes_[0])})", mend="give rows of at least two classes"
             )
         task: Literal["binary", "multiclass"] = "binary" if len(self.classes_) == 2 else "multiclass"
-        schema = Schema(self._columns(frame), TARGET, task, tuple(self.classes_.tolist()))
+        schema = Schema(self._columns(frame), _target_name(frame), task, tuple(self.classes_.tolist()))
         self._train(frame, target.astype(np.int64), schema, sample_weight, self._held(eval_set, schema))
         return self
 
@@ -270,7 +276,7 @@ class ExcelFormerRegressor(RegressorMixin, _ExcelFormer):  # type: ignore[misc]
             eval_set: ``(X, y)`` to stop and calibrate on; a part of the rows is set aside where None.
         """
         frame = self._frame(X, reset=True)
-        schema = Schema(self._columns(frame), TARGET, "regression")
+        schema = Schema(self._columns(frame), _target_name(frame), "regression")
         valid = None
         if eval_set is not None:
             held = self._frame(eval_set[0], reset=False)
@@ -286,7 +292,10 @@ class ExcelFormerRegressor(RegressorMixin, _ExcelFormer):  # type: ignore[misc]
             values = values.astype(np.float64)
         assert_all_finite(values, input_name="y")
         check_consistent_length(frame, values)
-        return np.asarray(values, dtype=np.float64)
+        values = np.asarray(values, dtype=np.float64)
+        if np.abs(values).max() > LARGEST_TARGET:
+            raise InputError(f"values beyond {LARGEST_TARGET:g} cannot be learned", where="y", mend="rescale them")
+        return values
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """The value of every row (rows,)."""
@@ -302,6 +311,18 @@ class ExcelFormerRegressor(RegressorMixin, _ExcelFormer):  # type: ignore[misc]
         if predictor.schema.task != "regression":
             raise InputError("holds a classification model", where=where, mend="load it with ExcelFormerClassifier")
         self.predictor_ = predictor
+
+
+def _target_name(frame: pd.DataFrame) -> str:
+    """What the saved model calls the target, which comes without a name: "target", unless a column is called so.
+
+    >>> _target_name(pd.DataFrame({"target": [1]}))
+    'target_'
+    """
+    name = "target"
+    while name in frame.columns:
+        name += "_"
+    return name
 
 
 def _positions(count: int) -> list[str]:
@@ -320,6 +341,8 @@ def _nested(changes: Mapping[str, Any]) -> dict[str, Any]:
         group = tree
         for key in groups:
             group = group.setdefault(key, {})
+            if not isinstance(group, dict):
+                raise InputError(f"{key!r} is given as a whole and in part", where="overrides", mend="give one of them")
         group[name] = value
     return tree
 

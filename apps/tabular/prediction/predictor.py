@@ -13,6 +13,7 @@ Models predict in float64: the same row then gives the same answer (to about 1e-
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -202,13 +203,24 @@ class TabularPredictor:
             schema = Schema.from_dict(tree["schema"])
             encoder = TableEncoder.from_state(tree["encoder"])
             members = [new_model(config, schema, encoder) for _ in tree["members"]]
+            if not members:
+                raise ValueError("no networks")
             for member, state in zip(members, tree["members"], strict=True):
                 member.load_state_dict(state)
-            return cls(
-                schema, config, encoder, members, **tree["target"], calibration=Calibration(**tree["calibration"])
-            )
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise InputError(f"the saved model is incomplete ({error})", where=str(directory)) from error
+            target = {name: float(tree["target"][name]) for name in ("location", "scale")}
+            return cls(schema, config, encoder, members, **target, calibration=_calibration(tree["calibration"]))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            # Whole as a file, but of another form than ours: an artefact made or changed by hand.
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            mend = "copy it again, or train again"
+            raise InputError(f"the saved model is incomplete ({reason})", where=str(directory), mend=mend) from error
+
+
+def _calibration(tree: Mapping[str, Any]) -> Calibration:
+    residuals = tree["residuals"]
+    if residuals is not None and not isinstance(residuals, np.ndarray):
+        raise TypeError("residuals are no array")
+    return Calibration(temperature=float(tree["temperature"]), residuals=residuals, floor=float(tree["floor"]))
 
 
 def new_model(config: TabularConfig, schema: Schema, encoder: TableEncoder) -> ExcelFormer:

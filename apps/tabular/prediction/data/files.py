@@ -176,6 +176,10 @@ def _checked_rows(reader: Any, path: Path, max_cells: int) -> Iterator[list[str]
                 raise InputError(f"more than {max_cells:,} cells", where=str(path), mend="take a sample of the rows")
             yield row
     except csv.Error as error:
+        if "field limit" in str(error):
+            what = f"a cell of more than {csv.field_size_limit():,} characters"
+            mend = "check the quotes from that line on, or leave columns of long texts out"
+            raise InputError(what, where=f"{path}, line {end + 1}", mend=mend) from error
         mend = "check the quotes from that line on"
         raise InputError(f"not well-formed ({error})", where=f"{path}, line {end + 1}", mend=mend) from error
 

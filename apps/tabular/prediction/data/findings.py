@@ -18,7 +18,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from apps.tabular.prediction.data.encode import EncodingConfig, TableEncoder
 from apps.tabular.prediction.data.split import row_hashes
-from apps.tabular.prediction.data.table import Column, Schema, Table, canonical, numbers
+from apps.tabular.prediction.data.table import Column, Schema, Table, canonical, numbers, short
 from core.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def value_findings(series: pd.Series[Any], column: str, where: str) -> Iterator[
             row = int(np.flatnonzero(bad)[0])
             more = f" ({int(bad.sum())} such rows)" if bad.sum() > 1 else ""
             mend = "correct it, leave it empty, or declare the column categorical"
-            yield Finding("error", f"{_short(series.iloc[row])} is {what}{more}", where, column, row + 1, mend)
+            yield Finding("error", f"{short(series.iloc[row])} is {what}{more}", where, column, row + 1, mend)
 
 
 def _number_findings(values: NDArray[np.float64], column: str, where: str) -> Iterator[Finding]:
@@ -111,7 +111,7 @@ def _category_findings(series: pd.Series[Any], column: str, where: str) -> Itera
     stray = numbers(series)[1]
     if 0 < stray.sum() <= (1 - MOSTLY_NUMBERS) * present.sum():
         row = int(np.flatnonzero(stray)[0])
-        what = f"nearly all numbers, but {_short(series.iloc[row])} is not ({int(stray.sum())} such rows)"
+        what = f"nearly all numbers, but {short(series.iloc[row])} is not ({int(stray.sum())} such rows)"
         mend = "correct or empty those cells, or declare the column categorical in meta.json"
         yield Finding("warning", what, where, column, row + 1, mend)
 
@@ -164,7 +164,7 @@ def _unlike_training(train: Table, table: Table, where: str) -> Iterator[Finding
         if unseen.any():
             severity: Severity = "warning" if unseen.mean() >= UNSEEN_SHARE else "note"
             row = int(np.flatnonzero(unseen)[0])
-            what = f"{_short(new.iloc[row])} is not in training ({unseen.mean():.1%} of the rows have such a category)"
+            what = f"{short(new.iloc[row])} is not in training ({unseen.mean():.1%} of the rows have such a category)"
             mend = "unseen categories are read as the average one"
             yield Finding(severity, what, where, column.name, row + 1, mend)
 
@@ -204,8 +204,3 @@ def _predicts(x: NDArray[np.float32], y: NDArray[Any], schema: Schema) -> float:
     shares = cross_val_predict(tree, x[:, None], ids, cv=3, method="predict_proba")
     scores = shares[:, 1] if shares.shape[1] == 2 else shares
     return float(roc_auc_score(ids, scores, multi_class="ovr"))
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."

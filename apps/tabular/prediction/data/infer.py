@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.tabular.prediction.data.files import check_distinct, pandas
-from apps.tabular.prediction.data.table import Column, Kind, Schema, TargetTask, canonical, numbers
+from apps.tabular.prediction.data.table import Column, Kind, Schema, TargetTask, canonical, numbers, short
 from core.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_INFERRED_CLASSES = 20
 ROWS_PER_CLASS = 10
+LARGEST_TARGET = 1e100
 
 
 def infer_kind(series: pd.Series[Any]) -> Kind:
@@ -153,10 +154,12 @@ def encode_target(target: pd.Series[Any], schema: Schema, *, where: str | None =
     place = (f"{where}, " if where else "") + f"target {schema.target!r}"
     if schema.task == "regression":
         values, stray = numbers(target)
-        bad = stray | np.isinf(values)
+        # Beyond that, a square overflows.
+        bad = stray | (np.abs(values) > LARGEST_TARGET)
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
-            raise InputError(f"row {row + 1} holds {target.iloc[row]!r}, not a finite number", where=place)
+            what = f"row {row + 1} holds {short(target.iloc[row])}, not a finite number below {LARGEST_TARGET:g}"
+            raise InputError(what, where=place)
         _refuse_missing(np.isnan(values), place)
         return values
     labels = canonical(target, place)
@@ -173,5 +176,6 @@ def encode_target(target: pd.Series[Any], schema: Schema, *, where: str | None =
 def _refuse_missing(missing: NDArray[np.bool_], place: str) -> None:
     if missing.any():
         first = int(np.flatnonzero(missing)[0]) + 1
-        what = f"{int(missing.sum())} rows have no target (the first: row {first})"
+        count = int(missing.sum())
+        what = f"{count} rows have no target (the first: row {first})" if count > 1 else f"row {first} has no target"
         raise InputError(what, where=place, mend="fill them in or leave those rows out")

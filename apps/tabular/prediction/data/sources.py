@@ -62,6 +62,8 @@ class Source:
         if target is None:
             columns = ", ".join(str(name) for name in frame.columns[-5:])
             raise InputError("no target column is named", where=where, mend=f"name one with --target (last: {columns})")
+        if group == target:
+            raise InputError(f"{group!r} is the target and cannot be the group too", where=where, mend="name another")
         declared = target == self.meta.get("target")
         return infer_schema(
             frame,
@@ -101,15 +103,24 @@ def load_splits(
     {'train': 105, 'valid': 21, 'test': 24}
     """
     source = open_source(data)
-    schema = schema or source.schema(target=target, task=task, group=group)
+    known, schema = schema, schema or source.schema(target=target, task=task, group=group)
     tables = {
         name: to_table(frame, schema, group=group, where=source.labels[name]) for name, frame in source.frames.items()
     }
+    if known is None:
+        _refuse_constant(tables["train"], source.labels["train"])
     if set(tables) == {"train"}:
         return split(tables["train"], seed=seed)
     if "valid" not in tables:
         return {**split(tables["train"], {"train": 0.85, "valid": 0.15}, seed=seed), "test": tables["test"]}
     return tables
+
+
+def _refuse_constant(train: Table, where: str) -> None:
+    """A value that never changes: as little to learn as one class alone, which no schema takes."""
+    if train.schema.task == "regression" and train.target.min() == train.target.max():
+        place = f"{where}, target {train.schema.target!r}"
+        raise InputError(f"always {train.target[0]:g}", where=place, mend="choose another target")
 
 
 def to_table(frame: pd.DataFrame, schema: Schema, *, group: str | None = None, where: str | None = None) -> Table:

@@ -70,8 +70,8 @@ def split_rows(
     """
     _, first, inverse, sizes = np.unique(units, return_index=True, return_inverse=True, return_counts=True)
     if len(sizes) < len(shares):
-        what = f"{len(sizes)} groups of rows cannot be split into {len(shares)} parts"
-        raise InputError(what, mend="give more rows (rows with equal features stay together), or files already split")
+        what = f"too few rows for {len(shares)} parts: rows of one group, or with equal features, stay together, and "
+        raise InputError(f"{what}{len(sizes)} differ", mend="give more rows, or files already split")
     edges = np.cumsum(shares)[:-1] / np.sum(shares)
     shuffled = np.random.default_rng(seed).permutation(len(sizes))
     part_of = np.empty(len(sizes), dtype=np.int64)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Column", "Kind", "Schema", "Table", "TargetTask", "arrays", "canonical", "conform", "extra_columns", "numbers",
-    "read_table",
+    "read_table", "short",
 ]  # fmt: skip
 
 Kind = Literal["numeric", "categorical"]
@@ -205,7 +205,7 @@ def _numeric(series: pd.Series[Any], place: str, pd: Any) -> NDArray[np.float64]
     if stray.any():
         row = int(np.flatnonzero(stray)[0])
         mend = "correct it, leave it empty, or declare the column categorical"
-        raise InputError(f"row {row + 1} holds {_short(series.iloc[row])}, not a number", where=place, mend=mend)
+        raise InputError(f"row {row + 1} holds {short(series.iloc[row])}, not a number", where=place, mend=mend)
     infinite = np.isinf(values)
     if infinite.any():
         row = int(np.flatnonzero(infinite)[0])
@@ -271,11 +271,12 @@ def canonical(series: pd.Series[Any], place: str | None = None) -> NDArray[np.ob
     values = series.astype(object).to_numpy()
     present = ~_absent(values)
     codes, levels = _levels(values[present])
+    pd = pandas()
     for index, level in enumerate(levels):
-        if not isinstance(level, _LEAF):
+        if not isinstance(level, (*_LEAF, pd.Period, pd.Interval)):
             row = int(np.flatnonzero(present)[np.flatnonzero(codes == index)[0]])
             mend = "give numbers or text"
-            raise InputError(f"row {row + 1} holds {_short(level)}, not a category", where=place, mend=mend)
+            raise InputError(f"row {row + 1} holds {short(level)}, not a category", where=place, mend=mend)
     texts = np.empty(len(levels), dtype=object)
     texts[:] = [_text(level) or None for level in levels]
     result = np.full(len(values), None, dtype=object)
@@ -327,6 +328,7 @@ def _text(value: Any) -> str:
     return match.group(1) if match else text
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
+def short(value: Any) -> str:
+    """A value as errors show it: its repr, of numpy's numbers that of Python's, at most 40 characters."""
+    text = repr(value.item() if isinstance(value, np.generic) else value)
     return text if len(text) <= 40 else text[:37] + "..."
