@@ -43,10 +43,12 @@ $(INSTALLED_BENCH): $(INSTALLED)
 	@touch $@
 
 demo: $(INSTALLED)
-	$(RUN) -m apps.tabular.prediction.train --preset tiny --data bundled:breast_cancer --out $(DEMO)/breast_cancer
-	$(RUN) -m apps.tabular.prediction.evaluate $(DEMO)/breast_cancer --data bundled:breast_cancer --report $(DEMO)/breast_cancer/report
-	$(RUN) -c "from sklearn.datasets import load_breast_cancer as load; load(as_frame=True).data.head(10).to_csv('$(DEMO)/rows.csv', index=False)"
-	$(RUN) -m apps.tabular.prediction.predict $(DEMO)/breast_cancer $(DEMO)/rows.csv --out $(DEMO)/predictions.csv
+	@for table in breast_cancer diabetes; do set -e; \
+	  $(RUN) -m apps.tabular.prediction.train --data bundled:$$table --out $(DEMO)/$$table; \
+	  $(RUN) -m apps.tabular.prediction.evaluate $(DEMO)/$$table --report $(DEMO)/$$table/report; \
+	  $(RUN) -c "import sys; from sklearn import datasets as d; f = getattr(d, 'load_$$table')(as_frame=True).data; f.head(10).to_csv(sys.argv[1], index=False)" $(DEMO)/$$table/rows.csv; \
+	  $(RUN) -m apps.tabular.prediction.predict $(DEMO)/$$table $(DEMO)/$$table/rows.csv --out $(DEMO)/$$table/predictions.csv; \
+	done
 
 test: $(INSTALLED)
 	@export $(TEST_ENV); status=0; \

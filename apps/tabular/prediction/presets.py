@@ -55,5 +55,5 @@ def official() -> TabularConfig:
     )
 
 
-PRESETS: dict[str, Callable[[], TabularConfig]] = {"tiny": tiny, "default": default, "official": official}
-"""Presets by the names used on the command line."""
+PRESETS: dict[str, Callable[[], TabularConfig]] = {"default": default, "tiny": tiny, "official": official}
+"""Presets by the names used on the command line; the first is what a command without ``--preset`` begins with."""
