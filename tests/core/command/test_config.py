@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.command import config_from_dict, config_to_dict, differences, read_config
@@ -236,6 +236,7 @@ plain = st.recursive(
 
 
 @given(plain)
+@example({"\x85": None, "a\u2028b": "c\u2029"})
 def test_yaml_reads_what_it_writes(value):
     assert differences(value, load(dump(value))) == []
 
