@@ -309,7 +309,7 @@ def _bca(value: float, drawn: Float[np.ndarray, "R"], a: float, confidence: floa
 def _writer(low: float, high: float, style: str) -> Callable[[float], str]:
     # as many decimals as the interval's width has two digits of: more would be noise
     if not (np.isfinite(low) and high > low):
-        return lambda value: format(value, f"{style}.4g")
+        return lambda value: format(value, style + (".0f" if abs(value) >= 1000 else ".4g"))
     places = int(np.clip(1 - np.floor(np.log10(high - low)), 0, 9))
     return lambda value: format(value, f"{style}.{places}f")
 

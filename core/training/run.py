@@ -100,6 +100,7 @@ class Run:
         self.backward: Callable[[Tensor], None] = torch.Tensor.backward
         self.move: Callable[[Any], Any] = lambda batch: batch
         self._started, self._base_seconds = started, 0.0
+        self._stepped = False
         self._save_next = started + 60 * settings.checkpoint_every_minutes
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -132,13 +133,8 @@ class Run:
         return self.stopped_by is not None
 
     def _spent(self) -> float:
-        """Seconds of the run, over all calls, of which the first step is always allowed.
-
-        A run is not taken up again for the last hundredth of its time.
-        """
-        if self.state.step == 0:
-            return 0.0
-        return max(1.01 * self._base_seconds, self._base_seconds + time.monotonic() - self._started)
+        """Seconds of this call; every call is allowed a step, so that calls of any length come to an end together."""
+        return time.monotonic() - self._started if self._stepped else 0.0
 
     def begin(self) -> bool:
         """Prepare, and finish what an interrupted evaluation left; whether to stop."""
@@ -162,6 +158,7 @@ class Run:
             norm = torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
             self._check_finite(float(norm), "gradient norm")
         self.optimizer.step()
+        self._stepped = True
         state.step += 1
         state.batch += 1
         for name, value in values.items():

@@ -172,7 +172,8 @@ def _main(argv: list[str]) -> int:
     if result.schema is not None:
         rows = ", ".join(f"{count} {name}" for name, count in result.rows.items())
         say(f"{result.schema.task} on {result.schema.target!r}, {len(result.schema.columns)} columns; rows: {rows}")
-    say(f"{result.count('error')} errors, {result.count('warning')} warnings, {result.count('note')} notes")
+    counts = {word: result.count(word) for word in ("error", "warning", "note")}
+    say(", ".join(f"{count} {word}{'s' * (count != 1)}" for word, count in counts.items()))
     return 0 if result.ok else 2
 
 

@@ -95,6 +95,7 @@ def describe(model: ExcelFormer, config: TabularConfig, *, preset: str | None) -
 
 
 def _lines(facts: dict[str, Any]) -> str:
+    facts = {name: value for name, value in facts.items() if value is not None}
     head = [
         f"{name:<12} {value:,}" if isinstance(value, int) else f"{name:<12} {value}"
         for name, value in facts.items()

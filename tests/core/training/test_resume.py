@@ -75,10 +75,10 @@ def test_more_patience_goes_on(toy, tmp_path):
     assert toy.outcome(*toy.train(tmp_path, lr=0.2)) == toy.outcome(*toy.train(lr=0.2))
 
 
-def test_more_minutes_go_on_and_the_same_minutes_do_not(toy, unbroken, tmp_path):
-    assert toy.train(tmp_path, max_minutes=1e-9)[1].stopped_by == "minutes"
-    again, result = toy.train(tmp_path, max_minutes=1e-9)
-    assert (again.steps, result.stopped_by, result.steps) == (0, "minutes", 1)
+def test_every_call_has_minutes_of_its_own_and_at_least_a_step(toy, unbroken, tmp_path):
+    for steps in (1, 2, 3):
+        again, result = toy.train(tmp_path, max_minutes=1e-9)
+        assert (again.steps, result.stopped_by, result.steps) == (1, "minutes", steps)
     assert toy.outcome(*toy.train(tmp_path, max_minutes=60.0)) == unbroken
 
 

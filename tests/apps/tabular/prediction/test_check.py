@@ -155,7 +155,7 @@ def test_too_many_columns_are_an_error_with_a_mend(tmp_path: Path) -> None:
 
 def test_statuses_and_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
-    assert "0 errors, 0 warnings, 1 notes" in capsys.readouterr().out
+    assert "0 errors, 0 warnings, 1 note" in capsys.readouterr().out
     spoilt("infinite").to_csv(tmp_path / "t.csv", index=False)
     command = ["--data", str(tmp_path / "t.csv"), "--target", "y"]
     assert main(command) == 2
