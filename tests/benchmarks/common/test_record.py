@@ -42,6 +42,12 @@ def test_the_digest_follows_content_and_name_of_python_files_only(tmp_path):
     assert len({before, renamed, record.source_digest("package", "single.py", root=tmp_path)}) == 3
 
 
+def test_the_command_names_no_folder_of_this_machine(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["program", "--data", "/home/someone/data/tables", "--out", "results/x.json"])
+    command = record.provenance(threads=1)["command"]
+    assert command.endswith("--data tables --out results/x.json")
+
+
 def test_provenance_names_threads_versions_and_machine():
     found = record.provenance(threads=3, packages=("scikit-learn", "no-such-package"))
     assert found["threads"] == 3
