@@ -1,24 +1,44 @@
 """What every verb shares: arguments, configs, the run directory, one style of error, a status for each ending."""
 
-from core.command.arguments import Parsed, parse_arguments, parse_config
+from core.command.arguments import Parsed, TrainArguments, from_preset, parse_arguments, parse_config
 from core.command.config import config_from_dict, config_to_dict, differences, read_config
+from core.command.describe import fact_lines, measured, switches
 from core.command.directory import RunDirectory, only_writer
+from core.command.outcome import (
+    claim_data,
+    data_facts,
+    discarded_if_refused,
+    is_complete,
+    read_history,
+    write_outcome,
+)
 from core.command.output import read_facts, say, to_json
 from core.command.run import require, run
 
 __all__ = [
     "Parsed",
     "RunDirectory",
+    "TrainArguments",
+    "claim_data",
     "config_from_dict",
     "config_to_dict",
+    "data_facts",
     "differences",
+    "discarded_if_refused",
+    "fact_lines",
+    "from_preset",
+    "is_complete",
+    "measured",
     "only_writer",
     "parse_arguments",
     "parse_config",
     "read_config",
     "read_facts",
+    "read_history",
     "require",
     "run",
     "say",
+    "switches",
     "to_json",
+    "write_outcome",
 ]

@@ -13,6 +13,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
@@ -40,6 +41,22 @@ class Parsed(Generic[C, A]):
     """The name of the preset it began with."""
     arguments: A
     """The verb's own arguments."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """What every ``train`` takes besides its data and its config."""
+
+    out: Path
+    """Folder of the run."""
+    max_minutes: float | None = None
+    """Wall minutes of this call; what was learned until then is the model."""
+    progress: Literal["auto", "bar", "plain", "off"] = "auto"
+    """How progress is shown."""
+
+    def __post_init__(self) -> None:
+        if self.max_minutes is not None and not self.max_minutes > 0:
+            raise InputError(f"{self.max_minutes:g} minutes leave no time", where="--max-minutes")
 
 
 def parse_arguments(arguments: type[A], argv: Sequence[str], *, prog: str) -> A:
@@ -78,13 +95,24 @@ def parse_config(
     """
     flags = [*_flags(arguments), *_flags(config), "--preset", "--config"]
     _refuse_unknown(argv, flags, prog)
-    preset, file = _layers(argv, presets)
-    base = presets[preset]()
+    name, file = _layers(argv, presets)
+    base = from_preset(presets, name)
     if file is not None:
         base = read_config(config, file, base=base)
     line = _line_type(arguments, config, base, tuple(presets))
     parsed = _tyro(line, argv, prog, (arguments.__doc__ or "").strip())
-    return Parsed(config=parsed.settings, preset=preset, arguments=parsed.arguments)
+    return Parsed(config=parsed.settings, preset=name, arguments=parsed.arguments)
+
+
+def from_preset(presets: Mapping[str, Callable[[], C]], name: str) -> C:
+    """The config that a preset gives.
+
+    Raises:
+        InputError: there is no preset of this name.
+    """
+    if name not in presets:
+        raise InputError(f"{name!r} is not a preset", where="--preset", mend=nearest(name, [*presets]))
+    return presets[name]()
 
 
 def _layers(argv: Sequence[str], presets: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -96,8 +124,6 @@ def _layers(argv: Sequence[str], presets: Mapping[str, Any]) -> tuple[str, str |
         found, _ = parser.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
         raise InputError(error.message, where=error.argument_name) from error
-    if found.preset not in presets:
-        raise InputError(f"{found.preset!r} is not a preset", where="--preset", mend=nearest(found.preset, [*presets]))
     return found.preset, found.config
 
 

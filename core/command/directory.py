@@ -4,7 +4,9 @@
 
     RUN/config.yaml         the resolved config; usable as --config of another run
     RUN/environment.json    versions, machine, command line, commit
+    RUN/data.json           what it learns from (core.command.outcome)
     RUN/metrics.jsonl       one line an epoch
+    RUN/outcome.json        what it came to
     RUN/checkpoints/last    to resume from
     RUN/checkpoints/best    to predict with
     RUN/report/index.html   the page of the evaluation
@@ -49,7 +51,9 @@ class RunDirectory:
         self.path = Path(path)
         self.config_file = self.path / _CONFIG
         self.environment_file = self.path / _ENVIRONMENT
+        self.data = self.path / "data.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.outcome = self.path / "outcome.json"
         self.last = self.path / "checkpoints" / "last"
         self.best = self.path / "checkpoints" / "best"
         self.report = self.path / "report" / "index.html"
@@ -88,14 +92,27 @@ class RunDirectory:
         run._check_task(task)
         return run
 
+    @classmethod
+    def trained(cls, path: str | os.PathLike[str], *, task: str) -> RunDirectory:
+        """A run that has a model to predict with, in ``best``.
+
+        Raises:
+            InputError: there is none, it is of another task, or it has none yet.
+        """
+        run = cls.open(path, task=task)
+        if not run.best.is_dir():
+            mend = "run the same train command again: it resumes"
+            raise InputError("training has not finished, there is no model yet", where=str(path), mend=mend)
+        return run
+
     def config(self, kind: type[C]) -> C:
         """The config that the run was begun with."""
         return read_config(kind, self.config_file)
 
     def discard(self) -> None:
-        """Takes back what :meth:`create` wrote, for a run that could not begin."""
-        # The config first: in this order a kill in between leaves what `create` takes for a birth cut short.
-        for file in (self.config_file, self.environment_file):
+        """Takes back what :meth:`create` and ``claim_data`` wrote, for a run that could not begin."""
+        # In this order a kill in between leaves a run that learns from nothing yet, or a birth cut short.
+        for file in (self.data, self.config_file, self.environment_file):
             file.unlink(missing_ok=True)
 
     def _is_new(self) -> bool:

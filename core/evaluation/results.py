@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.evaluation.bootstrap import Estimate
+from core.evaluation.bootstrap import Difference, Estimate
+from core.evaluation.report import number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,35 @@ class Result:
         {'auc': {'value': 0.8, 'ci95': [None, None]}}
         """
         return json.dumps(self.as_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def score_lines(result: Result, differences: Mapping[str, Difference] | None = None) -> list[str]:
+    """A line a metric for a terminal: the value, its interval, the baseline's value, p of no difference to it.
+
+    >>> estimate = Estimate(0.8, 0.75, 0.84, 0.95, 0.02, 1000, 1000, 500)
+    >>> result = Result(task="tabular", model="excelformer", split="test", n=500, metrics={"auc": estimate})
+    >>> print("\\n".join(score_lines(result)))
+      auc                   0.800  [0.750, 0.840]
+    """
+    baseline = {} if result.baseline is None else result.baseline.metrics
+    lines = []
+    for name, estimate in result.metrics.items():
+        line = f"  {name:<18} {number(estimate.value):>8}  [{number(estimate.low)}, {number(estimate.high)}]"
+        if name in baseline:
+            line += f"   baseline {number(baseline[name].value):>8}"
+        if differences and name in differences:
+            line += f"   p = {differences[name].p:.2g}"
+        lines.append(line)
+    return lines
+
+
+def notes(metrics: Mapping[str, Estimate]) -> list[str]:
+    """What a reader must know about the intervals, each remark once, with the metrics it is about."""
+    about: dict[str, list[str]] = {}
+    for name, estimate in metrics.items():
+        if estimate.note:
+            about.setdefault(estimate.note, []).append(name)
+    return [f"{', '.join(names) if len(names) < len(metrics) else 'all'}: {note}" for note, names in about.items()]
 
 
 def _table(metrics: Mapping[str, Estimate]) -> dict[str, Any]:

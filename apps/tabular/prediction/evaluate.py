@@ -17,15 +17,14 @@ from apps.tabular.prediction.data.table import Table
 from apps.tabular.prediction.predict import load_run
 from apps.tabular.prediction.predictor import TabularPredictor
 from apps.tabular.prediction.report import write_report
-from apps.tabular.prediction.scores import compared, intervals_scored, notes, scored, speed
+from apps.tabular.prediction.scores import compared, intervals_scored, scored, speed
 from apps.tabular.prediction.train import TASK, digest, read_data_facts
 from core.artefact import replace_file
 from core.command import RunDirectory, parse_arguments, run, say
 from core.command.environment import environment
 from core.errors import InputError, nearest
 from core.evaluation.bootstrap import Difference
-from core.evaluation.report import number
-from core.evaluation.results import Baseline, Result
+from core.evaluation.results import Baseline, Result, notes, score_lines
 
 COVERAGE = 0.9
 """Of the regression intervals that are scored."""
@@ -139,13 +138,7 @@ def _lines(evaluation: Evaluation) -> str:
     schema = evaluation.predictor.schema
     target = f"{schema.target} (positive: {schema.classes[1]})" if schema.task == "binary" else schema.target
     lines = [f"{result.model} predicting {target}: {result.n:,} rows of {result.split}, with 95 % intervals"]
-    for name, estimate in result.metrics.items():
-        line = f"  {name:<18} {number(estimate.value):>8}  [{number(estimate.low)}, {number(estimate.high)}]"
-        if result.baseline is not None and name in result.baseline.metrics:
-            line += f"   baseline {number(result.baseline.metrics[name].value):>8}"
-        if name in evaluation.differences:
-            line += f"   p = {evaluation.differences[name].p:.2g}"
-        lines.append(line)
+    lines += score_lines(result, evaluation.differences)
     if result.baseline is not None:
         lines.append(f"  baseline: {result.baseline.name}; p: of no difference to it, paired over rows")
     else:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import tyro
-from torch.utils.flop_counter import FlopCounterMode
 
 from apps.tabular.prediction.config import TabularConfig
 from apps.tabular.prediction.model import ExcelFormer
 from apps.tabular.prediction.predict import load_run
 from apps.tabular.prediction.presets import PRESETS
 from apps.tabular.prediction.train import TASK
-from core.command import parse_arguments, run, say, to_json
-from core.errors import InputError, nearest
+from core.command import fact_lines, from_preset, measured, parse_arguments, run, say, switches, to_json
+from core.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,7 @@ def _main(argv: list[str]) -> None:
     if (arguments.run is None) == (arguments.preset is None):
         raise InputError("give a run or --preset, one of them", mend=f"presets: {', '.join(PRESETS)}")
     facts = _of_run(arguments.run) if arguments.run is not None else _of_preset(arguments)
-    say(to_json(facts) if arguments.json else _lines(facts))
+    say(to_json(facts) if arguments.json else fact_lines(facts))
 
 
 def _of_run(path: Path) -> dict[str, Any]:
@@ -56,54 +55,30 @@ def _of_run(path: Path) -> dict[str, Any]:
 
 
 def _of_preset(arguments: Arguments) -> dict[str, Any]:
-    name = arguments.preset or ""
     for option, value in (("--features", arguments.features), ("--outputs", arguments.outputs)):
         if value < 1:
             raise InputError(f"must be at least 1, got {value}", where=option)
-    if name not in PRESETS:
-        raise InputError(f"{name!r} is not a preset", where="--preset", mend=nearest(name, [*PRESETS]))
-    config = PRESETS[name]()
+    config = from_preset(PRESETS, arguments.preset or "")
     cardinalities = [0] * arguments.features
     model = ExcelFormer(arguments.features, arguments.outputs, config.model, cardinalities=cardinalities)
-    return describe(model, config, preset=name)
+    return describe(model, config, preset=arguments.preset)
 
 
 def describe(model: ExcelFormer, config: TabularConfig, *, preset: str | None) -> dict[str, Any]:
-    """Facts of one network at an input of one row.
-
-    ``macs`` are the multiply-adds of matrix products and attention in one forward pass of a row; ``memory_mb`` what the
-    weights take in float32, in MB of 10^6 bytes.
-    """
+    """Facts of one network at an input of one row."""
     features = len(model.importance)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    counter = FlopCounterMode(display=False)
-    with counter, torch.inference_mode():
-        model.eval()(torch.zeros(1, features), torch.zeros(1, features, dtype=torch.int64))
+    row = torch.zeros(1, features), torch.zeros(1, features, dtype=torch.int64)
     return {
         "task": TASK,
         "model": "excelformer",
         "preset": preset,
-        "parameters": parameters,
-        "macs": counter.get_total_flops() // 2,
-        "memory_mb": parameters * 4 / 1e6,
+        **measured(model, lambda network: network(*row)),
         "input": {"rows": 1, "features": features},
         "members": config.members,
         "blocks": [str(line) for line in model.stack.describe()],
-        "switches": {name: value for name, value in asdict(config.model).items() if isinstance(value, str | bool)},
+        "switches": switches(config.model),
         "optimiser": config.optim.kind,
     }
-
-
-def _lines(facts: dict[str, Any]) -> str:
-    facts = {name: value for name, value in facts.items() if value is not None}
-    head = [
-        f"{name:<12} {value:,}" if isinstance(value, int) else f"{name:<12} {value}"
-        for name, value in facts.items()
-        if name not in ("blocks", "switches", "input")
-    ]
-    shape = f"{'input':<12} 1 row of {facts['input']['features']} features"
-    switches = [f"  {name:<20} {value}" for name, value in facts["switches"].items()]
-    return "\n".join([*head, shape, "switches", *switches, "blocks", *(f"  {line}" for line in facts["blocks"])])
 
 
 if __name__ == "__main__":

@@ -62,11 +62,7 @@ def load_run(path: Path) -> TabularPredictor:
     Raises:
         InputError: no run, not finished, or damaged.
     """
-    directory = RunDirectory.open(path, task=TASK)
-    if not directory.best.is_dir():
-        mend = "run the same train command again: it resumes"
-        raise InputError("training has not finished, there is no model yet", where=str(path), mend=mend)
-    return TabularPredictor.load(directory.best)
+    return TabularPredictor.load(RunDirectory.trained(path, task=TASK).best)
 
 
 def _predict_file(predictor: TabularPredictor, path: Path, coverage: float) -> pd.DataFrame:

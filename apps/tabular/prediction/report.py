@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.tabular.prediction.explain import dependence, permutation_importance
-from apps.tabular.prediction.scores import ECE_BINS, PRIMARY, notes, positive
-from core.command import RunDirectory
-from core.errors import InputError
+from apps.tabular.prediction.scores import ECE_BINS, PRIMARY, positive
+from core.command import RunDirectory, read_history
 from core.evaluation import plots
 from core.evaluation.calibration import reliability, top_label
 from core.evaluation.report import Report, Section, Tile, number
+from core.evaluation.results import notes
 
 if TYPE_CHECKING:
     from apps.tabular.prediction.evaluate import Evaluation
@@ -218,10 +217,7 @@ def _information(section: Section, evaluation: Evaluation) -> None:
 
 
 def _learning(report: Report, evaluation: Evaluation, run: Path) -> None:
-    path = RunDirectory(run).metrics
-    if not path.is_file():
-        return
-    first = _history(path)
+    first = [record for record in read_history(RunDirectory(run).metrics) if record.get("member") == 0]
     if not first:
         return  # a run that was out of time before its first epoch ended
     section = report.section("Learning")
@@ -233,16 +229,3 @@ def _learning(report: Report, evaluation: Evaluation, run: Path) -> None:
     unit = ", of the standardised target" if "rmse" in watched else ""
     caption = f"{which}, epoch by epoch; {', '.join(_TITLES[key] for key in watched)} of the validation rows{unit}."
     section.figure(plots.learning_curves(records, panels), alt="Learning curves", caption=caption)
-
-
-def _history(path: Path) -> list[dict[str, Any]]:
-    """The records of the first network.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return [record for record in records if record["member"] == 0 and record["epoch"] > 0]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"is no history of a run ({error!r})", where=str(path), mend="the file is damaged") from error

@@ -71,15 +71,6 @@ def compared(table: Table, ours: NDArray[np.float64], theirs: NDArray[np.float64
     }
 
 
-def notes(metrics: Mapping[str, Estimate]) -> list[str]:
-    """What a reader must know about the intervals, each remark once, with the metrics it is about."""
-    about: dict[str, list[str]] = {}
-    for name, estimate in metrics.items():
-        if estimate.note:
-            about.setdefault(estimate.note, []).append(name)
-    return [f"{', '.join(names) if len(names) < len(metrics) else 'all'}: {note}" for note, names in about.items()]
-
-
 def positive(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """The probability of the second class (rows,), which a binary schema calls positive."""
     return np.ascontiguousarray(probabilities[:, 1])

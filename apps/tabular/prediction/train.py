@@ -17,20 +17,29 @@ from apps.tabular.prediction.data.table import Table
 from apps.tabular.prediction.fitting import Fitted, fit_predictor
 from apps.tabular.prediction.presets import PRESETS
 from apps.tabular.prediction.task import monitor
-from core.artefact import replace_file
-from core.command import Parsed, RunDirectory, only_writer, parse_config, read_facts, run, say, to_json
+from core.command import (
+    Parsed,
+    RunDirectory,
+    TrainArguments,
+    claim_data,
+    data_facts,
+    discarded_if_refused,
+    is_complete,
+    only_writer,
+    parse_config,
+    run,
+    say,
+    write_outcome,
+)
 from core.errors import InputError
 
 TASK = "tabular"
-DATA, OUTCOME = "data.json", "outcome.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(TrainArguments):
     """Train an ensemble of ExcelFormers on a table and save it. The same command again resumes a run that was cut."""
 
-    out: Path
-    """Folder of the run."""
     data: str = DEFAULT_DATA
     """Folder with train, valid and test files, one CSV or Parquet file, or bundled:NAME (tables of scikit-learn)."""
     target: str | None = None
@@ -39,10 +48,6 @@ class Arguments:
     """What the target is; inferred from its values unless given."""
     group: str | None = None
     """Column whose equal values stay in one split (a patient, a customer); it is no feature."""
-    max_minutes: float | None = None
-    """Wall minutes of this call; what was learned until then is the model."""
-    progress: Literal["auto", "bar", "plain", "off"] = "auto"
-    """How progress is shown."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,15 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: list[str]) -> None:
     parsed = parse_config(TabularConfig, PRESETS, argv, arguments=Arguments, prog="manyformer tabular train")
     arguments, config = parsed.arguments, parsed.config
-    if arguments.max_minutes is not None and not arguments.max_minutes > 0:
-        raise InputError(f"{arguments.max_minutes:g} minutes leave no time", where="--max-minutes")
     splits = load_splits(
         arguments.data, target=arguments.target, task=arguments.task, group=arguments.group, seed=config.seed
     )
     with only_writer(arguments.out):
         directory = RunDirectory.create(arguments.out, config, task=TASK)
         _claim(directory, arguments, splits)
-        if _is_complete(directory):
+        if is_complete(directory):
             say(f"{arguments.out}: this run is finished; choose another folder to train again")
             return
         fitted = _fit(parsed, splits, directory)
@@ -75,7 +78,7 @@ def _fit(parsed: Parsed[TabularConfig, Arguments], splits: Mapping[str, Table], 
     if minutes is not None:
         # A limit of this call, not a setting of the run: a resumed run may have more.
         config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, max_minutes=minutes))
-    try:
+    with discarded_if_refused(directory):
         fitted = fit_predictor(
             config,
             splits["train"],
@@ -83,19 +86,13 @@ def _fit(parsed: Parsed[TabularConfig, Arguments], splits: Mapping[str, Table], 
             directory=directory.last,
             progress=parsed.arguments.progress,
         )
-    except InputError:
-        if not directory.last.exists():
-            # Refused before the first step: a folder that nothing came of must not tie the next try to this config.
-            (directory.path / DATA).unlink(missing_ok=True)
-            directory.discard()
-        raise
     fitted.predictor.config = parsed.config
     return fitted
 
 
 def _claim(directory: RunDirectory, arguments: Arguments, splits: Mapping[str, Table]) -> None:
     """Write what the run learns from, or refuse to resume it on other rows."""
-    facts: dict[str, Any] = {
+    facts = {
         "data": arguments.data,
         "target": splits["train"].schema.target,
         "task": splits["train"].schema.task,
@@ -103,28 +100,19 @@ def _claim(directory: RunDirectory, arguments: Arguments, splits: Mapping[str, T
         "rows": {name: len(table) for name, table in splits.items()},
         "digest": {name: digest(table) for name, table in splits.items()},
     }
-    path = directory.path / DATA
-    if not path.is_file():
-        replace_file(path, to_json(facts) + "\n")
-        return
-    known = read_data_facts(directory)["digest"]
-    changed = [name for name, digest in facts["digest"].items() if known.get(name) != digest]
-    if changed:
-        what = f"this run was begun on other rows (its {changed[0]} split differs)"
-        raise InputError(what, where=str(directory.path), mend="give the same --data, or another --out")
+    claim_data(directory, facts)
 
 
 def read_data_facts(directory: RunDirectory) -> dict[str, Any]:
-    """What :data:`DATA` of a run says: the source, its group column, and a digest of each split.
+    """What the run was trained on: the source, its group column, and a digest of each split.
 
     Raises:
         InputError: the file is missing or damaged.
     """
-    path = directory.path / DATA
-    facts = read_facts(path)
-    data, group, digests = facts.get("data"), facts.get("group"), facts.get("digest")
-    if not isinstance(data, str) or not isinstance(group, str | None) or not isinstance(digests, dict):
-        raise InputError("does not say what the run was trained on", where=str(path), mend="the file is damaged")
+    facts = data_facts(directory)
+    if not isinstance(facts.get("group"), str | None):
+        what = "does not say what the run was trained on"
+        raise InputError(what, where=str(directory.data), mend="the file is damaged")
     return facts
 
 
@@ -136,22 +124,11 @@ def digest(table: Table) -> str:
     return fingerprint.hexdigest()[:16]
 
 
-def _is_complete(directory: RunDirectory) -> bool:
-    """Whether nothing is left to train: a run that ended for want of minutes goes on when it is called again."""
-    path = directory.path / OUTCOME
-    if not path.is_file():
-        return False
-    return read_facts(path).get("complete") is True
-
-
 def _write_outcome(directory: RunDirectory, fitted: Fitted) -> None:
-    """The history of all members, and a summary, which comes last: with it the run is over."""
-    lines = [
-        json.dumps({"member": member, **record})
-        for member, result in enumerate(fitted.results)
-        for record in result.history
+    """The history of all members, and a summary of each."""
+    history = [
+        {"member": member, **record} for member, result in enumerate(fitted.results) for record in result.history
     ]
-    replace_file(directory.metrics, "\n".join(lines) + "\n")
     members = [
         {
             "best": result.best,
@@ -165,9 +142,7 @@ def _write_outcome(directory: RunDirectory, fitted: Fitted) -> None:
     ]
     wanted = fitted.predictor.config.members
     complete = len(members) == wanted and all(member["stopped_by"] != "minutes" for member in members)
-    replace_file(
-        directory.path / OUTCOME, to_json({"complete": complete, "rows": fitted.rows, "members": members}) + "\n"
-    )
+    write_outcome(directory, {"rows": fitted.rows, "members": members}, history, complete=complete)
 
 
 def _summary(fitted: Fitted, out: Path) -> str:

@@ -142,7 +142,7 @@ def test_a_run_is_not_resumed_on_other_rows(trained, tmp_path, capsys):
     task, _, run = trained
     other = write(tmp_path / "other", task, rows=230)
     assert train.main(["--data", str(other), "--target", "y", "--out", str(run), *QUICK, "--members", "2"]) == 2
-    assert "other rows" in capsys.readouterr().err
+    assert "other data" in capsys.readouterr().err
 
 
 def test_a_time_limit_leaves_a_model_and_more_time_goes_on(tmp_path, capsys):
