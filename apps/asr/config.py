@@ -1,0 +1,133 @@
+"""Every setting of the application, as plain data: numbers, words and nested records, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from core.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network. The defaults are Squeezeformer-XS as its authors released it, but for ``conv_masked``."""
+
+    width: int = 144
+    """Width D of a token."""
+    layers: int = 16
+    """Blocks; each is attention, feed-forward, convolution, feed-forward."""
+    heads: int = 4
+    """Attention heads; must divide the width."""
+    reduce: int | None = 7
+    """Index of the block before which every second token is dropped; None keeps all of them throughout."""
+    recover: int | None = None
+    """Index of the block before which they come back; None is the last block."""
+    kernel: int = 31
+    """Taps of the depthwise convolutions; odd."""
+    expansion: int = 4
+    """Hidden units of a feed-forward, in widths."""
+    mixer: str = "relative"
+    """Attention, a name in ``core.attention.MIXERS``; it must take a mask and any length."""
+    position: Literal["none", "rotary", "alibi"] = "none"
+    """Positions of a mixer that lets them be chosen ("softmax")."""
+    feedforward: Literal["mlp", "glu"] = "mlp"
+    """``mlp``: two layers with Swish, the published one; ``glu``: gated by Swish, with as many weights."""
+    norm: str = "layernorm"
+    """Norm of the sublayers, a name in ``core.norm.NORMS``."""
+    norm_eps: float = 1e-3
+    """Inside that norm's square root."""
+    placement: Literal["pre", "post", "peri", "none"] = "post"
+    """Where the norm stands in a sublayer."""
+    scale: bool = True
+    """Learned scale and shift of what each sublayer reads."""
+    conv_norm: str = "batchnorm"
+    """Norm inside the convolution modules, a name in ``core.norm.NORMS``."""
+    conv_norm_eps: float = 1e-3
+    """Inside that norm's square root."""
+    conv_momentum: float = 0.015
+    """Share of a new batch in the running statistics of a batch norm."""
+    conv_masked: bool = True
+    """Leave padding out of a batch norm's statistics. False is as released: they depend on how much there is."""
+    conv_activation: Literal["swish", "glu"] = "swish"
+    """After the first linear map of a convolution module: Swish on 2D channels, or a gate that leaves D."""
+    dropout: float = 0.1
+    """Of what a sublayer adds, of hidden units, and of the front end."""
+    attention_dropout: float = 0.0
+    """Of attention probabilities."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "layers", "heads", "kernel", "expansion"):
+            if getattr(self, name) < 1:
+                raise InputError(f"must be at least 1, got {getattr(self, name)}", where=f"model.{name}")
+        for name in ("dropout", "attention_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise InputError(f"must lie in [0, 1), got {getattr(self, name)}", where=f"model.{name}")
+        if self.kernel % 2 == 0:
+            raise InputError(f"must be odd, got {self.kernel}", where="model.kernel")
+        self._check_reduction()
+
+    def _check_reduction(self) -> None:
+        if self.reduce is None:
+            if self.recover is not None:
+                raise InputError("nothing is reduced that could be recovered", where="model.recover", mend="set reduce")
+            return
+        last = self.layers - 1
+        recover = last if self.recover is None else self.recover
+        if not 0 <= self.reduce < recover <= last:
+            raise InputError(
+                f"blocks {self.reduce} and {recover} of {self.layers} cannot reduce and recover",
+                where="model.reduce",
+                mend=f"0 <= reduce < recover <= {last}, or reduce None",
+            )
+
+    @property
+    def sections(self) -> tuple[range, range, range]:
+        """Indices of the blocks before the reduction, between reduction and recovery, and after it.
+
+        >>> ModelConfig().sections
+        (range(0, 7), range(7, 15), range(15, 16))
+        >>> ModelConfig(reduce=None).sections
+        (range(0, 16), range(16, 16), range(16, 16))
+        """
+        if self.reduce is None:
+            return range(self.layers), range(self.layers, self.layers), range(self.layers, self.layers)
+        recover = self.layers - 1 if self.recover is None else self.recover
+        return range(self.reduce), range(self.reduce, recover), range(recover, self.layers)
+
+
+@dataclass(frozen=True)
+class Size:
+    """One of the published sizes.
+
+    Attributes:
+        width: D.
+        layers: blocks.
+        heads: attention heads.
+        reduce: index of the block before which time is halved.
+        time_masks: bands of time that SpecAugment hides in training.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    reduce: int
+    time_masks: int
+
+    def model(self) -> ModelConfig:
+        """The network of this size.
+
+        >>> SIZES["sm"].model().width
+        256
+        """
+        return ModelConfig(width=self.width, layers=self.layers, heads=self.heads, reduce=self.reduce)
+
+
+SIZES: dict[str, Size] = {
+    "xs": Size(144, 16, 4, 7, 5),
+    "s": Size(196, 18, 4, 8, 5),
+    "sm": Size(256, 16, 4, 7, 5),
+    "m": Size(324, 20, 4, 9, 7),
+    "ml": Size(512, 18, 8, 8, 10),
+    "l": Size(640, 22, 8, 10, 10),
+}
+"""The published sizes, as in the configurations of ``kssteven418/Squeezeformer``."""
