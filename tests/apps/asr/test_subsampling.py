@@ -17,6 +17,15 @@ def front(bins: int = BINS, width: int = WIDTH) -> Subsampling:
     return Subsampling(bins, width).double().eval()
 
 
+def positive() -> Subsampling:
+    """With nothing negative, so that no ReLU hides a change."""
+    model = front()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.abs_()
+    return model
+
+
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     """One padded, strided convolution of ``x (C,T,F)``, one number after another; zeros beyond the end."""
     channels, frames, bins = x.shape
@@ -73,10 +82,7 @@ class TestValues:
         torch.testing.assert_close(model(x[None])[0], reference(model, x), rtol=1e-10, atol=1e-10)
 
     def test_token_reads_seven_frames(self):
-        model, x = front(), torch.rand(1, 41, BINS, dtype=torch.float64)
-        with torch.no_grad():  # nothing negative, so that no ReLU hides a change
-            for parameter in model.parameters():
-                parameter.abs_()
+        model, x = positive(), torch.rand(1, 41, BINS, dtype=torch.float64)
         base = model(x)
         for frame in range(41):
             changed = x.clone()
@@ -97,9 +103,9 @@ class TestPadding:
             torch.testing.assert_close(many[row, : n // 4], alone[0], rtol=1e-10, atol=1e-10)
 
     def test_gradients_do_not_read_padding(self):
-        model = front()
+        model = positive()
         lengths = torch.tensor([5, 11])
-        x = torch.randn(2, 13, BINS, dtype=torch.float64)
+        x = torch.rand(2, 13, BINS, dtype=torch.float64)
         x[torch.arange(13) >= lengths[:, None]] = math.nan
         x.requires_grad_()
         y = zero_padding(model(x, lengths), subsampled_length(lengths))
