@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from apps.asr.subsampling import zero_padding
+from core.kernels import depthwise_conv1d
 
 KERNEL, STRIDE = 5, 2
 
@@ -61,11 +62,9 @@ class TimeReduction(nn.Module):
             x: what lies beyond a length is not read.
             lengths: tokens of each recording; None where all have N.
         """
-        tokens = x.shape[1]
-        # More zeros than the definition's three, so that there is a window even where no token is; cropped again.
-        padded = F.pad(zero_padding(x, lengths).transpose(1, 2), (0, KERNEL))
-        y = self.pointwise(self.depthwise(padded)[:, :, : tokens // STRIDE].transpose(1, 2))
-        y = F.pad(y, (0, 0, 0, tokens % STRIDE))
+        weight, bias = self.depthwise.weight, self.depthwise.bias
+        y = depthwise_conv1d(zero_padding(x, lengths), weight, bias, stride=STRIDE, right=KERNEL - STRIDE)
+        y = F.pad(self.pointwise(y), (0, 0, 0, x.shape[1] % STRIDE))
         return zero_padding(y, None if lengths is None else lengths // STRIDE)
 
 
