@@ -1,0 +1,1 @@
+"""Recordings and transcripts on disk to utterances, utterances to batches; and whatever is wrong with them."""
