@@ -38,11 +38,10 @@ import torchaudio
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from apps.asr.data.audio import SAMPLE_RATE as SAMPLE_RATE
 from core.errors import InputError
 from core.sequence import Ragged
 
-SAMPLE_RATE = 16_000
-"""Hertz of every audio signal in the application."""
 FFT, WINDOW, HOP = 512, 400, 160
 """Samples."""
 
