@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import jinja2
 
@@ -98,12 +98,35 @@ class _Image:
     kind: str = "figure"
 
 
+Mark = Literal["same", "missing", "extra"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of words that are compared with others.
+
+    Attributes:
+        label: what the line is, such as ``said``.
+        words: text and mark of each: ``same`` in both, ``missing`` from the other line, ``extra`` in this one.
+    """
+
+    label: str
+    words: tuple[tuple[str, Mark], ...]
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    lines: tuple[Line, ...]
+    caption: str
+    kind: str = "comparison"
+
+
 @dataclass
 class Section:
     """A titled part of a report; every method adds below what is there and returns the section."""
 
     title: str
-    parts: list[_Text | _Tiles | _Table | _Image] = field(default_factory=list)
+    parts: list[_Text | _Tiles | _Table | _Comparison | _Image] = field(default_factory=list)
 
     def text(self, paragraph: str) -> Section:
         """Add a paragraph."""
@@ -130,6 +153,16 @@ class Section:
         numeric = [bool(cells) and all(not isinstance(row[i], str) for row in cells) for i in range(len(columns))]
         heads = tuple(_Column(str(name), right) for name, right in zip(columns, numeric, strict=True))
         self.parts.append(_Table(heads, tuple(tuple(map(_cell, row)) for row in cells), caption))
+        return self
+
+    def comparison(self, lines: Iterable[Line], *, caption: str = "") -> Section:
+        """Add lines of words, one below the other, coloured and underlined where they differ.
+
+        >>> said = Line("said", (("one", "same"), ("two", "missing")))
+        >>> len(Section("Errors").comparison([said, Line("heard", (("one", "same"),))]).parts)
+        1
+        """
+        self.parts.append(_Comparison(tuple(lines), caption))
         return self
 
     def figure(self, image: Figure | bytes, *, alt: str, caption: str = "") -> Section:

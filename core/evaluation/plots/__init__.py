@@ -6,6 +6,7 @@ Every function returns a matplotlib ``Figure`` built without pyplot: no global s
 from core.evaluation.plots.classification import confusion_matrix, precision_recall, reliability_diagram, roc
 from core.evaluation.plots.effects import Dependence, importance, partial_dependence
 from core.evaluation.plots.ranking import plot_critical_difference
+from core.evaluation.plots.rates import rates_by_group
 from core.evaluation.plots.regression import predicted_against_true, residuals
 from core.evaluation.plots.style import svg
 from core.evaluation.plots.training import learning_curves
@@ -19,6 +20,7 @@ __all__ = [
     "plot_critical_difference",
     "precision_recall",
     "predicted_against_true",
+    "rates_by_group",
     "reliability_diagram",
     "residuals",
     "roc",

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from core.errors import InputError
 from core.evaluation import plots
+from core.evaluation.bootstrap import Estimate
 from core.evaluation.calibration import reliability
 from core.evaluation.ranks import critical_difference
 
@@ -159,3 +160,16 @@ def test_labels_do_not_overlap_in_the_ranking_of_eight() -> None:
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
         assert box.x0 >= 0
         assert box.x1 <= figure.bbox.width
+
+
+def test_rates_of_groups_stand_in_order_with_their_counts_and_intervals() -> None:
+    def rate(value: float, low: float, high: float) -> Estimate:
+        return Estimate(value, low, high, 0.95, 1.0, 1000, 1000, 40)
+
+    groups = {"anna $1": rate(20.0, 15.0, 30.0), "ben": rate(5.0, np.nan, np.nan)}
+    axes = plots.rates_by_group(groups, label="WER, %", whole=12.0, counts={"anna $1": 1200, "ben": 3}).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [r"anna \$1  (1,200)", "ben  (3)"]
+    drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+    assert drawn == [([15.0, 30.0], [0, 0]), ([20.0], [0]), ([5.0], [1]), ([12.0, 12.0], [0, 1])]
+    assert axes.get_xlim()[0] == 0
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first is on top

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from core.errors import InputError
 from core.evaluation import plots
 from core.evaluation.bootstrap import Difference, Estimate
-from core.evaluation.report import Report, Tile
+from core.evaluation.report import Line, Report, Tile
 
 NAN = float("nan")
 EVIL = "\"><img src=x onerror=alert(1)><script>alert(2)</script>{{ 7*7 }}'&"
@@ -151,3 +151,13 @@ def test_writing_makes_directories_and_is_whole_or_not_at_all(tmp_path: Path, mo
         Report("second").write(path)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["index.html"]
+
+
+def test_words_that_differ_are_marked_and_escaped() -> None:
+    page = Report("t")
+    said = Line("said", (("<one>", "same"), ("two", "missing")))
+    page.section("s").comparison([said, Line("heard", (("three", "extra"),)), Line("empty", ())], caption="a.wav")
+    html = page.html()
+    assert '<dd>&lt;one&gt; <span class="missing">two</span> </dd>' in html
+    assert '<dd><span class="extra">three</span> </dd>' in html
+    assert "<dt>empty</dt><dd>\N{EN DASH}</dd>" in html
