@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ _LOUDEST = 4.0
 _FINEST_RATIO = 1000
 """Largest term of a ratio of rates: the filter bank grows with it, and 22 051 : 16 000 would fill the memory."""
 
+_T = TypeVar("_T")
 Progress = Callable[[int, int], None]
 """Called with how many of how many are done."""
 
@@ -245,7 +246,7 @@ class AudioStore:
         self._lock = threading.Lock()
 
 
-def in_threads(function: Callable[[Utterance], Any], utterances: Sequence[Utterance]) -> Any:
+def in_threads(function: Callable[[Utterance], _T], utterances: Sequence[Utterance]) -> Iterator[_T]:
     """``function`` of each utterance, in their order; decoding leaves Python, so that threads run side by side."""
     threads = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:

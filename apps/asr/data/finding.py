@@ -7,14 +7,15 @@ chances of a fault and the reader wants all of them at once. ``kind`` is a short
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from core.errors import InputError
 
 Severity = Literal["error", "warning", "note"]
 
-SHOWN = 3
+SHOWN = 2
 """Findings of one kind, severity and split that :func:`condense` leaves as they are."""
 
 
@@ -53,8 +54,9 @@ class Finding:
         line = None if self.line is None else f"line {self.line}"
         if self.manifest is None or self.manifest == self.file:
             return ", ".join(part for part in (self.file, line) if part) or self.split
-        source = f"{self.manifest}, {line}" if line else self.manifest
-        return source if self.file is None else f"{self.file} ({source})"
+        if self.file is None:
+            return ", ".join(part for part in (self.manifest, line) if part)
+        return f"{self.file} ({', '.join(part for part in (Path(self.manifest).name, line) if part)})"
 
     def error(self) -> InputError:
         """As the exception that says the same."""
@@ -81,10 +83,9 @@ def condense(findings: Iterable[Finding], shown: int = SHOWN) -> Iterator[Findin
     for finding in findings:
         groups.setdefault((finding.severity, finding.kind, finding.split), []).append(finding)
     for (_, kind, split), members in sorted(groups.items(), key=lambda item: order[item[0][0]]):
-        # One line "1 more" would take the place of what it hides.
-        cut = len(members) if len(members) == shown + 1 else shown
+        # A line "1 more" would only take the place of what it hides.
+        cut = len(members) if len(members) <= shown + 1 else shown
         yield from members[:cut]
         if rest := len(members) - cut:
-            among = f" in {split}" if split and len(members) > rest else ""
-            base = replace(members[0], file=None, manifest=None, line=None, key=None, split=None, mend=None)
-            yield replace(base, what=f"{max(rest, 0)} more like it{among} ({kind})")
+            what = f"{rest} more like it{f' in {split}' if split else ''} ({kind})"
+            yield Finding(members[0].severity, kind, what)
