@@ -9,8 +9,7 @@ tokens and repeats) is found before training; should it come up all the same, it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -50,15 +49,6 @@ def ctc_loss(
     with torch.autocast(logits.device.type, enabled=False):
         scores = logits.float().log_softmax(-1).transpose(0, 1)
         return F.ctc_loss(scores, targets, lengths, target_lengths, blank=blank, reduction="none", zero_infinity=True)
-
-
-def frames_needed(tokens: Sequence[int]) -> int:
-    """Frames that an alignment of ``tokens`` needs: one each, and a blank between two that are equal.
-
-    >>> frames_needed([1, 2, 2, 2])
-    6
-    """
-    return len(tokens) + sum(one == two for one, two in pairwise(tokens))
 
 
 class SpeechTask(Task):

@@ -19,7 +19,7 @@ from apps.asr.data.finding import Finding, Severity, condense, from_error
 from apps.asr.data.manifest import Utterance
 from apps.asr.data.measure import CLIPPED, QUIET, Measures, measure
 from apps.asr.data.sources import Corpus, about, same_text
-from apps.asr.task import frames_needed
+from apps.asr.decoding import required_frames
 from apps.asr.tokenizer import Tokenizer
 from core.errors import InputError
 
@@ -151,7 +151,7 @@ def _of_text(
     if limits.output_lengths is None:
         return
     samples = samples_at_rate(round(found.seconds * found.rate), found.rate, limits.pad_seconds)
-    frames, needed = limits.output_lengths(int(samples / limits.fastest)), frames_needed(tokens)
+    frames, needed = limits.output_lengths(int(samples / limits.fastest)), required_frames(tokens)
     if frames < needed:
         at = f" at speed {limits.fastest:g}" if limits.fastest != 1 else ""
         what = f"gives {frames} frames{at}, and its text of {len(tokens)} tokens needs {needed}"
