@@ -52,7 +52,7 @@ def cues(words: Iterable[Word]) -> Iterator[Sequence[Word]]:
         if cue and (
             word.start - cue[-1].stop >= PAUSE
             or word.stop - cue[0].start > LONGEST
-            or len(textwrap.wrap(" ".join([*(one.text for one in cue), word.text]), LINE)) > 2
+            or len(_wrapped(" ".join([*(one.text for one in cue), word.text]), LINE)) > 2
         ):
             yield cue
             cue = []
@@ -67,7 +67,11 @@ def _lines(cue: Sequence[Word]) -> str:
         return text
     # The narrowest width that still gives two lines: they are then about equally long.
     widths = range(len(text) // 2, LINE + 1)
-    return "\n".join(next((lines for width in widths if len(lines := textwrap.wrap(text, width)) <= 2), [text]))
+    return "\n".join(next((lines for width in widths if len(lines := _wrapped(text, width)) <= 2), [text]))
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _time(seconds: float, point: str) -> str:
