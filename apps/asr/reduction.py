@@ -17,6 +17,7 @@ the same numbers, half of the products.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -30,7 +31,6 @@ KERNEL, STRIDE = 5, 2
 def reduced_length(tokens: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
     """Tokens that are left of so many: ceil(N/2).
 
-    >>> import torch
     >>> reduced_length(torch.tensor([0, 1, 2, 3])).tolist()
     [0, 1, 1, 2]
     """
@@ -43,7 +43,6 @@ class TimeReduction(nn.Module):
     Args:
         width: D.
 
-    >>> import torch
     >>> reduction = TimeReduction(8)
     >>> y = reduction(torch.randn(2, 5, 8), torch.tensor([5, 2]))
     >>> y.shape, (y != 0).all(-1).tolist()
@@ -74,7 +73,6 @@ class TimeRecovery(nn.Module):
     Args:
         width: D.
 
-    >>> import torch
     >>> TimeRecovery(8)(torch.zeros(2, 3, 8), torch.zeros(2, 5, 8)).shape
     torch.Size([2, 5, 8])
     """
@@ -86,6 +84,6 @@ class TimeRecovery(nn.Module):
     def forward(self, y: Float[Tensor, "B M D"], saved: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """``saved`` plus each of the tokens ``y``, mapped, at both of its places."""
         mapped: Tensor = self.linear(y)
-        # Not repeat_interleave, which exporters stumble over.
-        twice = mapped.unsqueeze(2).expand(-1, -1, STRIDE, -1).flatten(1, 2)
-        return saved + twice[:, : saved.shape[1]]
+        # Not repeat_interleave and a crop: exporters stumble over the one, and over the other where N is odd.
+        source = torch.arange(saved.shape[1], device=y.device) // STRIDE
+        return saved + mapped.index_select(1, source)

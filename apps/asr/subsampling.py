@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from core.errors import InputError
+from core.errors import InputError, nearest
 from core.norm import NORMS
 from core.sequence import Ragged
 
@@ -62,7 +62,7 @@ class Subsampling(nn.Module):
         norm_eps: inside that norm's square root.
 
     Raises:
-        InputError: fewer than four bins, or features of another number of bins.
+        InputError: fewer than four bins, an unknown norm, or features of another number of bins.
 
     >>> front = Subsampling(80, 8)
     >>> front(torch.zeros(2, 101, 80), torch.tensor([101, 7])).shape
@@ -75,6 +75,8 @@ class Subsampling(nn.Module):
         super().__init__()
         if bins < 4:
             raise InputError(f"{bins} mel bins cannot be halved twice", where="Subsampling", mend="use at least 4")
+        if norm not in NORMS:
+            raise InputError(f"no norm {norm!r}", where="Subsampling", mend=nearest(norm, list(NORMS)))
         self.bins, self.width = bins, width
         self.conv1 = nn.Conv2d(1, width, 3, stride=2)
         self.depthwise = nn.Conv2d(width, width, 3, stride=2, groups=width)
@@ -105,7 +107,8 @@ class Subsampling(nn.Module):
     def _dense(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, "B T2 F2 D"]:
         """The first convolution, channels last."""
         frames, bins = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-        padded = F.pad(x, (0, 1, 0, 1))
+        # A row more than the definition's one: slices that never reach the end export for odd T and even.
+        padded = F.pad(x, (0, 1, 0, 2))
         taps = [padded[:, i : i + frames : 2, j : j + bins : 2] for i in range(3) for j in range(3)]
         return F.linear(torch.stack(taps, dim=-1), self.conv1.weight.flatten(1), self.conv1.bias)
 
