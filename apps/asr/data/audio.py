@@ -105,7 +105,7 @@ def part_of(utterance: Utterance, header: Header) -> tuple[int, int]:
 
 
 def ratio(rate: int) -> tuple[int, int]:
-    """(samples before, samples after) of going to :data:`SAMPLE_RATE`; within a millionth for rates nobody uses.
+    """(samples before, samples after) of going to :data:`SAMPLE_RATE`; within 0.06 % for odd rates.
 
     >>> ratio(44_100), ratio(8_000)
     ((441, 160), (1, 2))

@@ -1,7 +1,7 @@
 """Everything wrong with a corpus, found before training: each finding with file, line, reason and a way to mend it.
 
 Every recording is decoded once, several at a time, its header judged before memory is asked for; nothing is kept, so
-that a corpus may be larger than the memory. ``error``: it cannot be trained on, or not be scored. Durations are judged against
+that a corpus may be larger than the memory. ``error``: it cannot be trained on. Durations are judged against
 the text on a logarithmic scale: an utterance is out of line when its seconds a character lie more than 6 robust
 standard deviations (1.4826 times the median absolute deviation) and a factor of 2 from the median.
 """
