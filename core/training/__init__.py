@@ -28,6 +28,7 @@
 ('epochs', 200, True)
 """
 
+from core.training.batching import Batching, ByLength, FixedSize
 from core.training.fit import fit
 from core.training.interrupt import Interrupted
 from core.training.loader import BatchSource, Loader, TensorBatches
@@ -38,8 +39,11 @@ from core.training.task import Task
 
 __all__ = [
     "BatchSource",
+    "Batching",
+    "ByLength",
     "FitResult",
     "FitSettings",
+    "FixedSize",
     "Interrupted",
     "Loader",
     "Progress",

@@ -2,7 +2,8 @@
 
 ::
 
-    DIRECTORY/last            weights, optimiser, position, best weights so far: all that a resumed run needs
+    DIRECTORY/last            weights, their average, optimiser, position, best weights so far: all that a resumed run
+                              needs
     DIRECTORY/best            the best weights alone, for whoever wants the model while it still trains
     DIRECTORY/metrics.jsonl   the history, one JSON object a line
 
@@ -19,7 +20,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,9 @@ import torch
 from torch import Tensor, nn
 
 from core.artefact import load, replace_file, save
+from core.artefact.disk import cannot_write, remove_quietly
 from core.errors import InputError
-from core.training.run import Run, State
+from core.training.run import Part, Run, State
 
 KIND = "training-state"
 KIND_BEST = "training-best"
@@ -64,6 +67,8 @@ class Checkpoints:
                 run.task.model.load_state_dict(tree["model"])
                 groups = run.optimizer.state_dict()["param_groups"]
                 run.optimizer.load_state_dict({"state": tree["optimizer"], "param_groups": groups})
+                if run.average is not None:
+                    run.average.restore(tree["average"])
                 run.restore(State(**tree["state"]), tree["best"])
             except (KeyError, TypeError, AttributeError, RuntimeError) as error:
                 # Whole as a file, but of another form than ours.
@@ -81,7 +86,7 @@ class Checkpoints:
     def save(self, run: Run) -> None:
         """Write ``last``, after ``best`` if that is due: a finished ``last`` implies the right ``best``."""
         if self._best_is_due:
-            self._write_best(run)
+            self._write_best_so_far(run)
         state = run.state
         weights_are_best = state.best_step == state.step
         tree = {
@@ -91,31 +96,62 @@ class Checkpoints:
             "optimizer": run.optimizer.state_dict()["state"],
             "best": None if weights_are_best else run.best_weights,
         }
+        if run.average is not None:
+            tree["average"] = run.average.values
         save(self.last, tree, kind=KIND, version=VERSION)
 
     def record(self, run: Run, improved: bool) -> None:
         """Append the newest record, and write the best weights if that is cheap enough."""
-        try:
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(_line(run.state.history[-1]))
-        except OSError as error:
-            what = f"cannot be written ({error.strerror or error})"
-            raise InputError(what, where=str(self.metrics), mend="free some space or choose another folder") from error
+        self._append(run.state.history[-1])
         self._best_is_due |= improved
         if self._best_is_due and self._seconds_for_best <= _SHARE_FOR_BEST * run.state.seconds:
-            self._write_best(run)
+            self._write_best_so_far(run)
 
-    def _write_best(self, run: Run) -> None:
-        started = time.monotonic()
-        state = run.state
-        tree = {
-            "model": run.best_weights,
-            "metric": run.settings.monitor,
-            "value": state.best,
-            "epoch": state.best_epoch,
-        }
-        save(self.best, tree, kind=KIND_BEST, version=VERSION)
+    def conclude(self, run: Run, part: Part) -> None:
+        """Write down an evaluation in mid-epoch, with the weights ``run`` has finished with if they are the best.
+
+        A later call, which goes on without it, puts both files back to what its state says.
+        """
+        self._append(part.record)
+        if part.improved:
+            self._write_best(run, _tensors(run.task.model), part.value, part.record["epoch"])
+
+    @contextmanager
+    def saved_or_nothing(self) -> Iterator[None]:
+        """A run that fails before its first save leaves nothing behind, nor the folders that were made for it."""
+        made = [folder for folder in (self.directory, *self.directory.parents) if not folder.exists()]
+        try:
+            yield
+        except BaseException:
+            if not (self.last / "artefact.json").exists():
+                self._clear(made)
+            raise
+
+    def _clear(self, made: Sequence[Path]) -> None:
+        for folder in (self.last, self.best):
+            for file in (*folder.glob("artefact*"), *folder.glob(".artefact*")):
+                remove_quietly(file)
+        remove_quietly(self.metrics)
+        for folder in (self.last, self.best, *made):
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(_line(record))
+        except OSError as error:
+            raise cannot_write(self.metrics, error) from error
+
+    def _write_best_so_far(self, run: Run) -> None:
+        assert run.best_weights is not None
+        self._write_best(run, run.best_weights, run.state.best, run.state.best_epoch)
         self._best_is_due = False
+
+    def _write_best(self, run: Run, weights: Mapping[str, Tensor], value: float | None, epoch: int | None) -> None:
+        started = time.monotonic()
+        tree = {"model": dict(weights), "metric": run.settings.monitor, "value": value, "epoch": epoch}
+        save(self.best, tree, kind=KIND_BEST, version=VERSION)
         self._seconds_for_best += time.monotonic() - started
 
 
@@ -127,9 +163,8 @@ def fingerprint(run: Run) -> dict[str, Any]:
     marks: dict[str, Any] = {
         "seed": settings.seed,
         "order seed": train.seed,
-        "batch_size": train.batch_size,
+        **train.batching.marks(),
         "shuffle": train.shuffle,
-        "drop_last": train.drop_last,
         "training examples": len(train.dataset),
         "validation examples": len(valid.dataset) if valid else None,
         "parameters": sum(parameter.numel() for parameter in run.task.model.parameters()),
@@ -138,6 +173,7 @@ def fingerprint(run: Run) -> dict[str, Any]:
         "mode": settings.mode,
         "clip_norm": settings.clip_norm,
         "precision": settings.precision,
+        "ema": settings.ema,
     }
     for number, (group, rate) in enumerate(zip(run.optimizer.param_groups, run.base_rates, strict=True)):
         name = group.get("name", number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import time
 from collections.abc import Callable
@@ -38,7 +39,8 @@ def fit(
     Args:
         task: the model with its losses and metrics.
         train: training batches.
-        valid: validation batches, evaluated after every epoch; without them the last weights are kept.
+        valid: validation batches, evaluated after every epoch, and in the middle of one where the minutes end there;
+            without them the last weights are kept.
         optimizer: of the model's parameters; its learning rates are the peaks that the schedule multiplies.
         schedule: optimiser steps taken -> factor on the learning rates.
         settings: how long, what to watch, how.
@@ -61,10 +63,15 @@ def fit(
         if checkpoints is not None:
             checkpoints.resume(run)
         if not run.over():
-            if checkpoints is not None:
-                checkpoints.begin(run)
-            _train(run)
+            if checkpoints is None:
+                _train(run)
+            else:
+                with checkpoints.saved_or_nothing():
+                    checkpoints.begin(run)
+                    _train(run)
         run.finish()
+        if checkpoints is not None and run.part is not None:
+            checkpoints.conclude(run, run.part)
     if signals.arrived is not None:
         if directory is None:
             # Nothing is kept that could be resumed: the signal takes its ordinary course.
@@ -92,9 +99,9 @@ def _train(run: Run) -> None:
 
 
 def _result(run: Run) -> FitResult:
-    state = run.state
+    state, part = run.state, run.part
     assert run.stopped_by is not None
-    return FitResult(
+    result = FitResult(
         history=state.history,
         best=state.best,
         best_epoch=state.best_epoch,
@@ -103,3 +110,10 @@ def _result(run: Run) -> FitResult:
         seconds=state.seconds,
         seconds_to_best=state.seconds_to_best,
     )
+    if part is None:
+        return result
+    result = dataclasses.replace(result, history=[*state.history, part.record])
+    if not part.improved:
+        return result
+    epoch, seconds = part.record["epoch"], part.record["seconds"]
+    return dataclasses.replace(result, best=part.value, best_epoch=epoch, seconds_to_best=seconds)

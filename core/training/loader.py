@@ -1,4 +1,4 @@
-"""Batches in an order that is a function of (seed, epoch), from any position on.
+"""Batches in an order that is a function of (seed, epoch), from any position on; :mod:`.batching` cuts them.
 
 The data set builds a whole batch at once, ``dataset[indices] -> batch``: for data that fit in memory that is one
 indexing of each tensor, with no Python per row; for files it is where single examples are read and collated.
@@ -9,7 +9,8 @@ whether the batch is built in this process or in a worker.
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator, Iterator, Mapping
+import warnings
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from core.errors import InputError
+from core.training.batching import Batching, FixedSize
 from core.training.randomness import Use, derive, preserved, reseed
 
 _END = object()
@@ -68,14 +70,13 @@ class Loader:
 
     Args:
         dataset: ``len(dataset)`` examples; ``dataset[indices]`` takes an int64 tensor and gives a batch.
-        batch_size: examples a batch; the last one of an epoch may be smaller.
+        batching: how an epoch is cut: :class:`FixedSize` (a number is short for it), :class:`ByLength`, or your own.
         seed: decides the orders, with the epoch.
-        shuffle: a new order each epoch; otherwise 0, 1, 2, ….
-        drop_last: leave the smaller last batch out.
+        shuffle: a new order each epoch; otherwise the fixed one of the batching.
         workers: processes that build batches ahead; 0 builds them here.
 
     Raises:
-        InputError: no batch at all, or a negative or zero size.
+        InputError: no batch at all, or a negative number of processes.
 
     >>> loader = Loader(TensorBatches({"x": torch.arange(5)}), 2, shuffle=False)
     >>> [batch["x"].tolist() for batch in loader]
@@ -85,34 +86,26 @@ class Loader:
     def __init__(
         self,
         dataset: BatchSource,
-        batch_size: int,
+        batching: int | Batching,
         *,
         seed: int = 0,
         shuffle: bool,
-        drop_last: bool = False,
         workers: int = 0,
     ) -> None:
-        if batch_size < 1:
-            raise InputError(f"{batch_size} is not a number of examples", where="batch_size")
         if workers < 0:
             raise InputError(f"{workers} is not a number of processes", where="workers")
-        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
-        self.shuffle, self.drop_last, self.workers = shuffle, drop_last, workers
-        if len(self) == 0:
-            mend = "lower batch_size, or keep the last batch" if len(dataset) else None
-            raise InputError(f"{len(dataset)} examples make no batch of {batch_size}", where="dataset", mend=mend)
+        self.dataset, self.seed, self.shuffle, self.workers = dataset, seed, shuffle, workers
+        self.batching = FixedSize(batching) if isinstance(batching, int) else batching
+        self._length = self.batching.count(len(dataset))
 
     def __len__(self) -> int:
-        """Batches an epoch."""
-        whole, rest = divmod(len(self.dataset), self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
+        """Batches an epoch, any epoch."""
+        return self._length
 
-    def order(self, epoch: int) -> Int64[Tensor, " P"]:
-        """The indices of all examples in the order of ``epoch``."""
-        if not self.shuffle:
-            return torch.arange(len(self.dataset))
-        generator = torch.Generator().manual_seed(derive(self.seed, Use.ORDER, epoch))
-        return torch.randperm(len(self.dataset), generator=generator)
+    def plan(self, epoch: int) -> Sequence[Int64[Tensor, " _"]]:
+        """The indices of each batch of ``epoch``, in its order."""
+        generator = torch.Generator().manual_seed(derive(self.seed, Use.ORDER, epoch)) if self.shuffle else None
+        return self.batching.cut(len(self.dataset), generator)
 
     def __iter__(self) -> Iterator[Any]:
         """The batches of epoch 0; the caller's generators are left alone."""
@@ -137,15 +130,19 @@ class Loader:
             for position in positions:
                 yield source[position]
             return
-        # A generator of its own: the engine would draw the workers' base seed from the global one.
-        batches = DataLoader(
-            source,
-            batch_size=None,
-            sampler=positions,
-            num_workers=self.workers,
-            generator=torch.Generator(),
-            worker_init_fn=_ignore_signals,
-        )
+        with warnings.catch_warnings():
+            # The number of workers is the caller's choice, on a machine with fewer processors too.
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            # A generator of its own: the engine would draw the workers' base seed from the global one.
+            loader = DataLoader(
+                source,
+                batch_size=None,
+                sampler=positions,
+                num_workers=self.workers,
+                generator=torch.Generator(),
+                worker_init_fn=_ignore_signals,
+            )
+            batches = iter(loader)
         for batch in batches:
             if isinstance(batch, InputError):
                 raise batch
@@ -158,14 +155,14 @@ class _Positions(Dataset[Any]):
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
         self._epoch = -1
-        self._order = torch.empty(0, dtype=torch.int64)
+        self._plan: Sequence[Tensor] = ()
 
     def __getitem__(self, position: tuple[int, int]) -> Any:
         epoch, batch = position
         loader = self._loader
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, loader.order(epoch)
-        indices = self._order[batch * loader.batch_size : (batch + 1) * loader.batch_size]
+            self._epoch, self._plan = epoch, loader.plan(epoch)
+        indices = self._plan[batch]
         reseed(derive(loader.seed, Use.BATCH, epoch, batch))
         if loader.workers == 0:
             return loader.dataset[indices]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from core.errors import InputError, nearest
+from core.training.average import Average
 from core.training.interrupt import Signals
 from core.training.loader import Loader
 from core.training.progress import Progress
@@ -52,6 +53,21 @@ class State:
     """Evaluations since the best one."""
     seconds: float = 0.0
     """Wall seconds spent, over all calls."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """An evaluation in the middle of an epoch, when minutes were up: what was learned since the last one is not lost.
+
+    It is no part of the state, which is saved without it: a later call goes on as if it had not been.
+    """
+
+    record: dict[str, Any]
+    """As of a whole epoch, for the batches so far."""
+    value: float
+    """Of the monitored metric."""
+    improved: bool
+    """Whether that is the best of the run."""
 
 
 @runtime_checkable
@@ -93,7 +109,9 @@ class Run:
         self.optimizer, self.schedule, self.settings = optimizer, schedule, settings
         self.signals, self.progress = signals, progress
         self.state = State()
+        self.average = None if settings.ema is None else Average(task.model, settings.ema)
         self.best_weights: dict[str, Tensor] | None = None
+        self.part: Part | None = None
         self.keeper: Keeper | None = None
         self.stopped_by: Stop | None = None
         self.rank = 0
@@ -111,14 +129,15 @@ class Run:
         return (self.settings.max_epochs - self.state.epoch) * len(self.train) - self.state.batch
 
     def restore(self, state: State, best_weights: dict[str, Tensor] | None) -> None:
-        """Go on from ``state``; the model and the optimiser have been restored by the caller.
+        """Go on from ``state``; the model, its average and the optimiser have been restored by the caller.
 
-        ``best_weights`` are None when there are none, or when the model's present ones are the best.
+        ``best_weights`` are None when there are none, or when the present ones are the best.
         """
         self.state, self._base_seconds = state, state.seconds
         self.best_weights = best_weights
         if best_weights is None and state.best is not None:
-            self._keep_weights()
+            with self._averaged():
+                self._keep_weights()
 
     def over(self) -> bool:
         """Whether epochs, patience or minutes are used up."""
@@ -139,6 +158,8 @@ class Run:
     def begin(self) -> bool:
         """Prepare, and finish what an interrupted evaluation left; whether to stop."""
         self.task.model.train()
+        if self.average is not None:
+            self.average.follow_device()
         return self._after_step() if self.state.batch == len(self.train) else self._should_stop()
 
     def step(self, batch: Any) -> bool:
@@ -158,6 +179,8 @@ class Run:
             norm = torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
             self._check_finite(float(norm), "gradient norm")
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update(state.step)
         self._stepped = True
         state.step += 1
         state.batch += 1
@@ -174,8 +197,11 @@ class Run:
     def finish(self) -> None:
         """Leave the model with its best weights, in evaluation mode, and no gradients."""
         self.optimizer.zero_grad(set_to_none=True)
-        if self.best_weights is not None:
+        present_are_best = self.part is not None and self.part.improved
+        if self.best_weights is not None and not present_are_best:
             self.task.model.load_state_dict(self.best_weights)
+        elif self.average is not None:
+            self.average.settle()
         self.task.model.eval()
 
     def _after_step(self) -> bool:
@@ -187,7 +213,11 @@ class Run:
         return self._should_stop()
 
     def _should_stop(self) -> bool:
-        if self.signals.arrived is not None or self.over():
+        if self.signals.arrived is not None:
+            return True
+        if self.over():
+            if self.stopped_by == "minutes":
+                self._evaluate_part()
             return True
         if self.keeper and time.monotonic() >= self._save_next:
             self.save()
@@ -210,22 +240,38 @@ class Run:
 
     def _end_epoch(self) -> None:
         state = self.state
-        self._check_weights()
-        record: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step, "seconds": 0.0}
-        record |= {f"train_{name}": total / state.batch for name, total in state.sums.items()}
-        improved = False
-        if self.valid is not None:
-            metrics = self._evaluate(self.valid)
-            record |= metrics
-        self.tick()
-        record["seconds"] = state.seconds
-        if self.valid is not None:
-            improved = self._judge(metrics)
+        with self._averaged():
+            record, metrics = self._measure()
+            improved = metrics is not None and self._judge(metrics)
         state.history.append(record)
         state.epoch, state.batch, state.sums = state.epoch + 1, 0, {}
         self.progress.evaluated(record, improved)
         if self.keeper is not None:
             self.keeper.record(self, improved)
+
+    def _evaluate_part(self) -> None:
+        """Evaluate what the epoch has come to so far; a signal leaves it at that."""
+        if self.valid is None or self.state.batch == 0:
+            return
+        try:
+            with self._averaged():
+                record, metrics = self._measure()
+        except _LeftEvaluation:
+            return
+        assert metrics is not None
+        value = self._monitored(metrics)
+        self.part = Part(record, value, self._is_better(value))
+        self.progress.evaluated(record, self.part.improved)
+
+    def _measure(self) -> tuple[dict[str, Any], dict[str, float] | None]:
+        """The record of the epoch so far, and the validation metrics in it."""
+        state = self.state
+        self._check_weights()
+        record: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step, "seconds": 0.0}
+        record |= {f"train_{name}": total / state.batch for name, total in state.sums.items()}
+        metrics = None if self.valid is None else self._evaluate(self.valid)
+        self.tick()
+        return {**record, **(metrics or {}), "seconds": state.seconds}, metrics
 
     def _evaluate(self, valid: Loader) -> dict[str, float]:
         model = self.task.model
@@ -245,17 +291,28 @@ class Run:
 
     def _judge(self, metrics: dict[str, float]) -> bool:
         """Note whether the monitored metric improved, and keep the weights if so."""
-        state, name = self.state, self.settings.monitor
-        if name not in metrics:
-            raise InputError(f"the task reports no {name!r}", where="monitor", mend=nearest(name, list(metrics)))
-        value, sign = metrics[name], 1 if self.settings.mode == "max" else -1
-        if math.isnan(value) or (state.best is not None and sign * value <= sign * state.best):
+        state, value = self.state, self._monitored(metrics)
+        if not self._is_better(value):
             state.stale += 1
             return False
         state.best, state.best_epoch, state.best_step = value, state.epoch + 1, state.step
         state.stale, state.seconds_to_best = 0, state.seconds
         self._keep_weights()
         return True
+
+    def _monitored(self, metrics: dict[str, float]) -> float:
+        name = self.settings.monitor
+        if name not in metrics:
+            raise InputError(f"the task reports no {name!r}", where="monitor", mend=nearest(name, list(metrics)))
+        return metrics[name]
+
+    def _is_better(self, value: float) -> bool:
+        best, sign = self.state.best, 1 if self.settings.mode == "max" else -1
+        return not math.isnan(value) and (best is None or sign * value > sign * best)
+
+    def _averaged(self) -> AbstractContextManager[Any]:
+        """The model with the weights that are evaluated and kept."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def _keep_weights(self) -> None:
         weights = self.task.model.state_dict()

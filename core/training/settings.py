@@ -28,6 +28,9 @@ class FitSettings:
     """Largest 2-norm of the whole gradient; longer ones are shortened to it; none for no limit."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 runs the forward pass under autocast; weights and optimiser stay float32."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the weights, such as 0.999, which is evaluated and kept in their place;
+    none for none."""
     seed: int = 0
     """Decides everything random in training steps, such as dropout."""
     checkpoint_every_minutes: float = 0.5
@@ -40,6 +43,7 @@ class FitSettings:
         _require(self.mode in ("min", "max"), "mode", self.mode)
         _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm)
         _require(self.precision in ("fp32", "bf16"), "precision", self.precision)
+        _require(self.ema is None or 0 < self.ema < 1, "ema", self.ema)
         _require(self.checkpoint_every_minutes > 0, "checkpoint_every_minutes", self.checkpoint_every_minutes)
 
 
@@ -53,11 +57,12 @@ class FitResult:
     """What a run came to. The task's model holds the best weights, or the last ones without validation."""
 
     history: list[dict[str, Any]] = field(default_factory=list)
-    """One record an epoch: epoch (from 1), step, seconds, train_loss (and train_<name>), validation metrics."""
+    """One record an epoch: epoch (from 1), step, seconds, train_loss (and train_<name>), validation metrics. Where the
+    minutes ended within an epoch the last record is of its part until then."""
     best: float | None = None
     """Best value of the monitored metric; none without validation."""
     best_epoch: int | None = None
-    """Epoch (from 1) of the best value."""
+    """Epoch (from 1) in which the best value was reached."""
     stopped_by: Stop = "epochs"
     """What ended the run."""
     steps: int = 0

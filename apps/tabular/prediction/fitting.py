@@ -27,7 +27,7 @@ from apps.tabular.prediction.model import ExcelFormer
 from apps.tabular.prediction.predictor import TabularPredictor, new_model
 from apps.tabular.prediction.task import RowDataset, TabularTask, monitor
 from core.errors import InputError
-from core.training import FitResult, FitSettings, Loader, Progress, fit, preserved
+from core.training import FitResult, FitSettings, FixedSize, Loader, Progress, fit, preserved
 from core.training.progress import ProgressName
 
 MEMBER_SEEDS = 1_000_003
@@ -126,7 +126,7 @@ def _fit_member(
         model = new_model(config, schema, prepared.encoder)
     size = config.rows_per_batch(len(prepared.encoder.feature_names), len(prepared.train))
     # A last batch of a few rows would count as much as a full one.
-    loader = Loader(prepared.train, size, seed=seed, shuffle=True, drop_last=True)
+    loader = Loader(prepared.train, FixedSize(size, drop_last=True), seed=seed, shuffle=True)
     settings = _settings(config, schema, seed, minutes)
     result = fit(
         TabularTask(model, schema.task, config.mixing),

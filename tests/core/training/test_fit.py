@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,9 +76,76 @@ def test_without_validation_the_last_weights_stay():
     assert set(result.history[0]) == {"epoch", "step", "seconds", "train_loss"}
 
 
-def test_minutes_end_a_run_after_a_whole_step():
-    weight, result = fit_scripted([], max_minutes=1e-9)
-    assert (weight, result.stopped_by, result.steps, result.history) == (1.0, "minutes", 1, [])
+def test_minutes_end_a_run_after_a_whole_step_and_what_it_came_to_is_evaluated():
+    weight, result = fit_scripted([0.25], max_minutes=1e-9)
+    assert (weight, result.stopped_by, result.steps) == (1.0, "minutes", 1)
+    assert (result.best, result.best_epoch) == (0.25, 1)
+    assert [(line["epoch"], line["step"], line["score"]) for line in result.history] == [(1, 1, 0.25)]
+    assert result.seconds_to_best <= result.seconds
+
+
+def stopped_clock(monkeypatch):
+    """The room's clock alone: the engine waits by the true one."""
+    clock = [0.0]
+    for name in ("core.training.fit", "core.training.run"):
+        monkeypatch.setattr(sys.modules[name], "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    return clock
+
+
+class Clocked(Scripted):
+    """Its minutes are up in the given step."""
+
+    def __init__(self, metrics, clock, last):
+        super().__init__(metrics)
+        self.clock, self.last = clock, last
+
+    def training_loss(self, batch):
+        if self.model.weight.item() == self.last:
+            self.clock[0] += 1e6
+        return super().training_loss(batch)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "weight", "best", "best_epoch"),
+    [
+        ([3.0, 1.0], 3.0, 1.0, 2),  # half of the second epoch made it better: the present weights stay
+        ([1.0, 3.0], 2.0, 1.0, 1),  # worse: those after the first epoch come back
+        ([1.0, float("nan")], 2.0, 1.0, 1),
+        ([1.0, 1.0], 2.0, 1.0, 1),
+    ],
+)
+def test_minutes_that_end_in_mid_epoch(monkeypatch, metrics, weight, best, best_epoch):
+    clock = stopped_clock(monkeypatch)
+    task = Clocked(metrics, clock, last=2.0)
+    rows = TensorBatches({"x": torch.zeros(4, 1)})
+    result = fit(
+        task,
+        train=Loader(rows, 2, shuffle=True),
+        valid=Loader(rows, 4, shuffle=False),
+        optimizer=torch.optim.SGD(task.model.parameters(), lr=1.0),
+        schedule=constant,
+        settings=FitSettings(monitor="score", max_epochs=6, max_minutes=10.0),
+        progress="off",
+    )
+    assert (task.model.weight.item(), result.best, result.best_epoch) == (weight, best, best_epoch)
+    assert (result.steps, result.stopped_by) == (3, "minutes")
+    assert [line["step"] for line in result.history] == [2, 3]
+
+
+def test_minutes_that_end_with_an_epoch_need_no_other_evaluation(monkeypatch):
+    clock = stopped_clock(monkeypatch)
+    task = Clocked([1.0], clock, last=1.0)
+    rows = TensorBatches({"x": torch.zeros(4, 1)})
+    result = fit(
+        task,
+        train=Loader(rows, 2, shuffle=True),
+        valid=Loader(rows, 4, shuffle=False),
+        optimizer=torch.optim.SGD(task.model.parameters(), lr=1.0),
+        schedule=constant,
+        settings=FitSettings(monitor="score", max_minutes=10.0),
+        progress="off",
+    )
+    assert (result.steps, result.best, len(result.history), task.metrics) == (2, 1.0, 1, [])
 
 
 def test_fit_is_the_plain_loop(toy):
@@ -235,7 +303,14 @@ def test_settings_that_do_not_fit_are_refused():
         fit_scripted([], valid=False, patience=2)
     with pytest.raises(InputError, match="monitor: the task reports no 'scor'; did you mean 'score'"):
         fit_scripted([1.0], monitor="scor")
-    for field, value in {"max_epochs": 0, "patience": 0, "max_minutes": 0.0, "clip_norm": -1.0, "mode": "less"}.items():
+    for field, value in {
+        "max_epochs": 0,
+        "patience": 0,
+        "max_minutes": 0.0,
+        "clip_norm": -1.0,
+        "mode": "less",
+        "ema": 1.0,
+    }.items():
         with pytest.raises(InputError, match=field):
             FitSettings(**{field: value})
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from core.errors import InputError
-from core.training import Loader, TensorBatches
+from core.training import ByLength, FixedSize, Loader, TensorBatches
 from core.training.randomness import derive
 
 
@@ -23,7 +23,7 @@ def epochs(loader, count, epoch=0, batch=0):
     ("count", "size", "drop", "lengths"), [(7, 3, False, [3, 3, 1]), (7, 3, True, [3, 3]), (6, 3, False, [3, 3])]
 )
 def test_lengths(count, size, drop, lengths):
-    loader = Loader(counting(count), size, shuffle=True, drop_last=drop)
+    loader = Loader(counting(count), FixedSize(size, drop_last=drop), shuffle=True)
     assert [len(batch["i"]) for batch in loader] == lengths
     assert len(loader) == len(lengths)
 
@@ -33,15 +33,65 @@ def test_every_epoch_is_another_permutation():
     orders = [tuple(itertools.chain(*epochs(loader, 11, epoch))) for epoch in range(5)]
     assert all(sorted(order) == list(range(101)) for order in orders)
     assert len({*orders, tuple(range(101))}) == 6
-    assert orders[1] == tuple(loader.order(1).tolist())
-    assert orders != [
-        tuple(Loader(counting(101), 10, seed=5, shuffle=True).order(epoch).tolist()) for epoch in range(5)
-    ]
+    other = Loader(counting(101), 10, seed=5, shuffle=True)
+    assert not {*orders} & {tuple(itertools.chain(*epochs(other, 11, epoch))) for epoch in range(5)}
 
 
 def test_order_is_frozen():
-    """Runs of today must be resumable tomorrow: the permutation is part of the format."""
-    assert Loader(counting(8), 3, seed=3, shuffle=True).order(2).tolist() == [3, 2, 6, 1, 5, 4, 0, 7]
+    """Runs of today must be resumable tomorrow: the plan of an epoch is part of the format."""
+    plan = Loader(counting(8), 3, seed=3, shuffle=True).plan(2)
+    assert [batch.tolist() for batch in plan] == [[3, 2, 6], [1, 5, 4], [0, 7]]
+    plan = Loader(counting(8), ByLength([1, 1, 1, 2, 2, 2, 3, 4], budget=4), seed=3, shuffle=True).plan(2)
+    assert [batch.tolist() for batch in plan] == [[4], [6], [7], [3, 5], [2, 1, 0]]
+
+
+def read_aloud(count):
+    """Seconds of sentences read aloud, about: log-normal, median 12, from 1 to 35."""
+    return np.clip(np.random.default_rng(0).lognormal(np.log(12), 0.55, count), 1, 35)
+
+
+def padding(plan, lengths):
+    """Share of the padded total that is padding."""
+    padded = sum(len(batch) * lengths[batch].max() for batch in plan)
+    return 1 - lengths.sum() / padded
+
+
+@pytest.mark.parametrize("count", [1, 2, 13, 500, 2001])
+@pytest.mark.parametrize("budget", [0.5, 20.0, 77.7])
+def test_batches_by_length_keep_the_budget_and_their_number(count, budget):
+    lengths = read_aloud(count)
+    loader = Loader(counting(count), ByLength(lengths, budget), shuffle=True)
+    plans = [loader.plan(epoch) for epoch in range(4)]
+    for plan in plans:
+        assert len(plan) == len(loader)
+        assert sorted(torch.cat(list(plan)).tolist()) == list(range(count))
+        assert all(len(batch) == 1 or len(batch) * lengths[batch].max() <= budget for batch in plan)
+    assert len({tuple(sorted(map(len, plan))) for plan in plans}) == 1
+
+
+def test_batches_by_length_have_little_padding_and_other_company_each_epoch():
+    lengths, budget = read_aloud(2000), 120.0
+    loader = Loader(counting(2000), ByLength(lengths, budget), shuffle=True)
+    plans = [loader.plan(epoch) for epoch in range(2)]
+    assert all(padding(plan, lengths) < 0.05 for plan in plans)
+    assert padding(torch.randperm(2000).chunk(len(loader)), lengths) > 0.4
+    # Whole examples do not fill a budget of ten of them; nearly so is what can be asked.
+    assert len(loader) < 1.2 * lengths.sum() / budget
+    companies = [{frozenset(batch.tolist()) for batch in plan} for plan in plans]
+    assert len(companies[0] & companies[1]) < 0.05 * len(loader)
+    # Short and long batches come in no order.
+    longest = [lengths[batch].max() for batch in plans[0]]
+    assert abs(np.corrcoef(np.arange(len(longest)), longest)[0, 1]) < 0.2
+
+
+def test_batches_by_length_go_from_short_to_long_without_shuffling():
+    lengths = read_aloud(300)
+    plan = Loader(counting(300), ByLength(lengths, 60.0), shuffle=False).plan(3)
+    longest = [lengths[batch].max() for batch in plan]
+    assert all(after > before / 1.1 for before, after in itertools.pairwise(longest))
+    assert longest[-1] == lengths.max()
+    assert longest[0] < 6
+    assert all((batch.diff() > 0).all() for batch in Loader(counting(9), ByLength([2] * 9, 6), shuffle=False).plan(0))
 
 
 @pytest.mark.parametrize("position", [(0, 0), (0, 3), (1, 2), (2, 0)])
@@ -88,10 +138,26 @@ def test_iterating_twice_is_the_same(toy):
         assert torch.equal(one["x"], other["x"])
 
 
-def test_nonsense_is_refused():
-    for arguments in ({"batch_size": 0}, {"batch_size": 9, "drop_last": True}, {"batch_size": 1, "workers": -1}):
-        with pytest.raises(InputError):
-            Loader(counting(8), shuffle=True, **arguments)
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Loader(counting(8), 0, shuffle=True), "batch_size: 0"),
+        (lambda: Loader(counting(8), FixedSize(9, drop_last=True), shuffle=True), "8 examples make no batch of 9"),
+        (lambda: Loader(counting(8), 1, shuffle=True, workers=-1), "workers: -1"),
+        (lambda: Loader(counting(8), ByLength([1.0] * 7, budget=3), shuffle=True), "7 lengths for 8 examples"),
+        (lambda: Loader(counting(0), ByLength([], budget=3), shuffle=True), "0 lengths for 0 examples"),
+        (lambda: ByLength([1.0, 0.0], budget=3), "example 1 has length 0"),
+        (lambda: ByLength([float("nan")], budget=3), "example 0 has length nan"),
+        (lambda: ByLength([1.0], budget=float("inf")), "budget: inf"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(make, words):
+    with pytest.raises(InputError, match=words) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_no_examples_and_unequal_tensors_are_refused():
     with pytest.raises(InputError, match="0 examples"):
         Loader(counting(0), 2, shuffle=True)
     with pytest.raises(InputError, match="one length"):
