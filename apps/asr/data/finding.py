@@ -15,8 +15,8 @@ from core.errors import InputError
 
 Severity = Literal["error", "warning", "note"]
 
-SHOWN = 2
-"""Findings of one kind, severity and split that :func:`condense` leaves as they are."""
+SHOWN = 3
+"""Errors and warnings of one kind and split that :func:`condense` leaves as they are; of notes, one is enough."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def from_error(error: InputError, kind: str = "unreadable") -> Finding:
 
 
 def condense(findings: Iterable[Finding], shown: int = SHOWN) -> Iterator[Finding]:
-    """Findings for the eye: errors first, and ``shown`` of each kind and split with one line for the rest of them.
+    """Findings for the eye: errors first, ``shown`` of each kind and split (one note), and a line for the rest of them.
 
     >>> many = [Finding("note", "stereo", "2 channels", f"{name}.wav") for name in "abcde"]
     >>> [str(finding) for finding in condense(many, 1)]
@@ -82,9 +82,10 @@ def condense(findings: Iterable[Finding], shown: int = SHOWN) -> Iterator[Findin
     groups: dict[tuple[str, str, str | None], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.severity, finding.kind, finding.split), []).append(finding)
-    for (_, kind, split), members in sorted(groups.items(), key=lambda item: order[item[0][0]]):
+    for (severity, kind, split), members in sorted(groups.items(), key=lambda item: order[item[0][0]]):
+        limit = 1 if severity == "note" else shown
         # A line "1 more" would only take the place of what it hides.
-        cut = len(members) if len(members) <= shown + 1 else shown
+        cut = len(members) if len(members) <= limit + 1 else limit
         yield from members[:cut]
         if rest := len(members) - cut:
             what = f"{rest} more like it{f' in {split}' if split else ''} ({kind})"

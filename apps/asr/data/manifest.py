@@ -279,7 +279,7 @@ def _entry(
     path, text = _locate(named, manifest.parent), _transcript(_words(row, "text"), texts)
     declared = _seconds(row, "duration")
     start, stop = _part(row, path, declared, durations)
-    key = _words(row, "key") or str(Path(named).with_suffix("")) + (f"#{start}-{stop}" if start or stop else "")
+    key = _words(row, "key") or named + (f"#{start}-{stop or ''}" if start or stop else "")
     utterance = Utterance(key, path, text, _words(row, "speaker"), start, stop, str(manifest), line, declared)
     return split and split_name(split), utterance
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from apps.asr.data.finding import Finding
+from apps.asr.data.finding import Finding, from_error
 from apps.asr.data.librispeech import LISTS, read_librispeech
 from apps.asr.data.manifest import SUFFIXES, Manifest, Utterance, read_manifest, split_name
 from apps.asr.data.synthetic import MARK, cached_corpus
@@ -162,26 +162,28 @@ Row = tuple[str | None, Utterance]
 
 
 def _without_repeats(rows: Sequence[Row]) -> tuple[list[Row], list[Finding]]:
-    """Rows of distinct keys, no recording with two texts: of those, nobody knows which is right, and both go."""
-    faults, keys = [], dict[str, Utterance]()
+    """Rows of distinct keys, no recording with two texts: of those, nobody knows which is right, and all go."""
     said: dict[tuple[Path, int, int | None], set[str | None]] = {}
-    kept: list[Row] = []
-    for split, utterance in rows:
-        said.setdefault(utterance.segment, set()).add(utterance.text)
-        first = keys.setdefault(utterance.key, utterance)
-        if first is utterance:
-            kept.append((split, utterance))
-        elif first != utterance:
-            what = f"the id {utterance.key!r} is that of line {first.line} of {first.manifest} too"
-            faults.append(about(utterance, "duplicate-id", what, "give every row an id of its own"))
-        else:
-            what = f"the same row as line {first.line} of {first.manifest}"
-            faults.append(about(utterance, "duplicate-row", what, "leave one of them out"))
     for _, utterance in rows:
-        if len(said[utterance.segment]) > 1:
-            what = f"{len(said[utterance.segment])} different texts for this recording"
-            faults.append(about(utterance, "two-texts", what, "keep the one that is said"))
-    return [row for row in kept if len(said[row[1].segment]) == 1], faults
+        said.setdefault(utterance.segment, set()).add(utterance.text)
+    kept: list[Row] = []
+    faults: list[Finding] = []
+    keys: dict[str, Utterance] = {}
+    for split, utterance in rows:
+        texts = len(said[utterance.segment])
+        first = keys.setdefault(utterance.key, utterance)
+        if texts > 1:
+            what = f"{texts} different texts for this recording"
+            faults.append(about(utterance, "two-texts", what, "keep the one that is said", split))
+        elif first is utterance:
+            kept.append((split, utterance))
+        else:
+            again = first.segment == utterance.segment
+            kind, what = ("duplicate-row", "the same recording") if again else ("duplicate-id", "the same id")
+            what = f"{what} {'' if again else f'{utterance.key!r} '}as line {first.line} of {first.manifest}"
+            mend = "leave one of them out" if again else "give every row an id of its own"
+            faults.append(about(utterance, kind, what, mend, split))
+    return kept, faults
 
 
 def about(utterance: Utterance, kind: str, what: str, mend: str | None = None, split: str | None = None) -> Finding:
@@ -199,13 +201,17 @@ def _split(rows: Sequence[Row], seed: int, faults: list[Finding], where: str) ->
         rows = named
     splits = {name: tuple(utterance for split, utterance in rows if split == name) for name in SPLITS}
     splits = {name: utterances for name, utterances in splits.items() if utterances}
-    everything = [utterance for _, utterance in rows]
-    if rows and (not named or set(splits) == {"train"}):
-        return divide(everything, SHARES, seed=seed, where=where)
-    if set(splits) == {"train", "test"}:
-        parts = divide(splits["train"], {"train": 0.85, "valid": 0.15}, seed=seed, where=where)
-        return {**parts, "test": splits["test"]}
-    return splits
+    if not named:
+        splits = {"train": tuple(utterance for _, utterance in rows)} if rows else {}
+    if "train" not in splits or "valid" in splits:
+        return splits
+    shares = {"train": 0.85, "valid": 0.15} if "test" in splits else SHARES
+    try:
+        parts = {**splits, **divide(splits["train"], shares, seed=seed, where=where)}
+    except InputError as error:
+        faults.append(from_error(error, "split"))
+        return splits
+    return {name: parts[name] for name in SPLITS if name in parts}
 
 
 def divide(

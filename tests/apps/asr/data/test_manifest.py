@@ -42,7 +42,7 @@ def test_tabs_keep_quotation_marks_and_rows_without_a_split_have_none(record, ma
     ).rows
     assert split is None
     assert row.text == '"no" she said'
-    assert row.key == "a"
+    assert row.key == "a.wav"
     assert row.declared == 1.0
     assert row.stop is None
 
