@@ -55,7 +55,8 @@ class Average:
     def update(self, step: int) -> None:
         """Take in the weights after the step of that number, from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        get_ema_multi_avg_fn(decay)(list(self.values.values()), list(self._live().values()), 0)
+        lerp = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        lerp(list(self.values.values()), list(self._live().values()), 0)
 
     def restore(self, values: Mapping[str, Tensor]) -> None:
         """Go on from the values of another average of such a model.

@@ -90,7 +90,7 @@ class FixedSize:
 
     def cut(self, examples: int, generator: torch.Generator | None) -> Sequence[Int64[Tensor, " _"]]:
         """The indices of each batch; see :class:`Batching`."""
-        return _order(examples, generator).split(self.size)[: self.count(examples)]
+        return torch.split(_order(examples, generator), self.size)[: self.count(examples)]
 
     def marks(self) -> Mapping[str, Any]:
         """Size, and what becomes of the rest."""
@@ -135,7 +135,7 @@ class ByLength:
     def cut(self, examples: int, generator: torch.Generator | None) -> Sequence[Int64[Tensor, " _"]]:
         """The indices of each batch; see :class:`Batching`."""
         order = _order(examples, generator)
-        batches = order[torch.argsort(self._levels[order], stable=True)].split(self._sizes)
+        batches = torch.split(order[torch.argsort(self._levels[order], stable=True)], self._sizes)
         return batches if generator is None else [batches[i] for i in _order(len(batches), generator).tolist()]
 
     def marks(self) -> Mapping[str, Any]:

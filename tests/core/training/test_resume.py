@@ -46,6 +46,18 @@ def test_many_stops(toy, unbroken, tmp_path):
     assert toy.outcome(*toy.train(tmp_path)) == unbroken
 
 
+@pytest.mark.parametrize(("first", "then"), [(0, 2), (2, 0)])
+def test_a_ragged_run_with_averaged_weights_resumes_anywhere(toy, tmp_path, first, then):
+    """Every epoch has 8 batches of at most 40 in total length; stopped in the first, the second and the last."""
+    fields = {"budget": 40.0, "ema": 0.9, "total": 32}
+    straight = toy.outcome(*toy.train(**fields))
+    assert straight[3] == 32
+    stopped_once(toy, tmp_path, 3, workers=first, **fields)
+    stopped_once(toy, tmp_path, 9, workers=then, **fields)
+    stopped_once(toy, tmp_path, 15, **fields)
+    assert toy.outcome(*toy.train(tmp_path, **fields)) == straight
+
+
 def test_resume_in_bf16(toy, tmp_path):
     stopped_once(toy, tmp_path, 7, precision="bf16")
     resumed = toy.outcome(*toy.train(tmp_path, precision="bf16"))
@@ -82,9 +94,65 @@ def test_every_call_has_minutes_of_its_own_and_at_least_a_step(toy, unbroken, tm
     assert toy.outcome(*toy.train(tmp_path, max_minutes=60.0)) == unbroken
 
 
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_minutes_that_end_in_mid_epoch_leave_the_model_and_no_trace_in_the_run(toy, tmp_path, ema):
+    unbroken = toy.outcome(*toy.train(ema=ema))
+    for _ in range(7):  # a step each: the last one is the second of the second epoch
+        task, result = toy.train(tmp_path, max_minutes=1e-9, ema=ema)
+    assert [record["step"] for record in result.history] == [5, 7]
+    assert result.best == min(record["worst"] for record in result.history)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == result.history
+    best = load(tmp_path / "best", kind="training-best", version=1)
+    assert (best["value"], best["epoch"]) == (result.best, result.best_epoch)
+    assert all(torch.equal(value, best["model"][name]) for name, value in task.model.state_dict().items())
+    state = load(tmp_path / "last", kind="training-state", version=1)["state"]
+    assert (state["step"], len(state["history"])) == (7, 1)
+    assert toy.outcome(*toy.train(tmp_path, ema=ema)) == unbroken
+    best = load(tmp_path / "best", kind="training-best", version=1)
+    assert (best["value"], best["epoch"]) == unbroken[1:3]
+
+
+def test_a_signal_in_the_evaluation_of_a_part_leaves_it_and_saves(toy, unbroken, tmp_path):
+    task = toy.Toy()
+    evaluate = task.evaluate
+
+    def interrupted(batches):
+        signal.raise_signal(signal.SIGTERM)
+        return evaluate(batches)
+
+    task.evaluate = interrupted
+    with pytest.raises(Interrupted):
+        toy.train(tmp_path, task=task, max_minutes=1e-9)
+    assert load(tmp_path / "last", kind="training-state", version=1)["state"]["step"] == 1
+    assert not (tmp_path / "best").exists()
+    assert toy.outcome(*toy.train(tmp_path)) == unbroken
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_that_fails_before_its_first_save_leaves_nothing(toy, tmp_path, there):
+    directory = tmp_path / "a" / "b"
+    if there:
+        directory.mkdir(parents=True)
+    task = toy.Toy()
+
+    def poison(step):
+        if step == 7:  # after an epoch, whose best weights have been written
+            assert (directory / "best" / "artefact.json").exists()
+            task.model[0].weight.data[0, 0] = float("nan")
+
+    task.on_step = poison
+    with pytest.raises(InputError, match="loss became nan"):
+        toy.train(directory, task=task)
+    assert directory.exists() == there
+    assert list(tmp_path.rglob("*")) == ([directory.parent, directory] if there else [])
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [
+        ({"ema": 0.9}, "ema was None when this run began and is 0.9"),
+        ({"budget": 40.0}, "batch_size"),
         ({"seed": 1}, "seed"),
         ({"batch_size": 9}, "batch_size"),
         ({"count": 38}, "training examples"),
@@ -168,7 +236,14 @@ def test_full_disk_is_one_line_and_leaves_the_former_state(toy, unbroken, childr
     """A real limit on file size, set after seven steps that were saved."""
     directory, statuses, errors = children
     assert statuses["full"] == [2]
-    assert len(errors.splitlines()) == 1
+    assert len(errors.splitlines()) == 2  # of this run, and of the one below
     assert str(directory / "full" / "last") in errors
     assert load(directory / "full" / "last", kind="training-state", version=1)["state"]["step"] == 7
     assert toy.outcome(*toy.train(directory / "full")) == unbroken
+
+
+def test_a_disk_that_is_full_at_the_first_save_leaves_nothing(children):
+    directory, statuses, errors = children
+    assert statuses["never"] == [2]
+    assert "cannot be written (File too large)" in errors
+    assert not (directory / "never").exists()

@@ -19,7 +19,7 @@ from torch import nn
 import core.training.run
 from core.errors import InputError
 from core.optim import OptimConfig, ScheduleConfig
-from core.training import FitSettings, Interrupted, Loader, Task, TensorBatches, fit
+from core.training import ByLength, FitSettings, Interrupted, Loader, Task, TensorBatches, fit
 
 EPOCHS = 4
 TRAIN, VALID, BATCH = 37, 23, 8
@@ -58,6 +58,20 @@ class Toy(Task):
         return {"mse": errors.mean().item(), "worst": errors.max().item()}
 
 
+class Ragged(Noisy):
+    """Rows repeated to a length of each row's own, and padded to the longest of a batch; draws noise as well."""
+
+    def __init__(self, tensors):
+        super().__init__(tensors)
+        self.lengths = 1 + torch.arange(len(self)) * 7 % 12
+
+    def __getitem__(self, indices):
+        batch, lengths = super().__getitem__(indices), self.lengths[indices]
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        times = batch["x"][:, None] + 0.1 * torch.rand(*mask.shape, 5)
+        return {**batch, "x": (times * mask[..., None]).sum(1) / lengths[:, None]}
+
+
 def rows(count: int, seed: int) -> Noisy:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(count, 5, generator=generator)
@@ -74,14 +88,19 @@ def train(
     workers=0,
     total=STEPS,
     progress="off",
+    budget=None,
     **fields,
 ):
-    """One call of fit; gives the task and the result."""
+    """One call of fit, on ragged rows where there is a budget; gives the task and the result."""
     task = task or Toy()
     fields = {"max_epochs": EPOCHS, "monitor": "worst", **fields}
+    data, batching = rows(count, 1), batch_size
+    if budget is not None:
+        data = Ragged(data.tensors)
+        batching = ByLength(data.lengths, budget)
     result = fit(
         task,
-        train=Loader(rows(count, 1), batch_size, seed=11, shuffle=True),
+        train=Loader(data, batching, seed=11, shuffle=True, workers=workers),
         valid=Loader(rows(VALID, 2), 10, shuffle=False),
         optimizer=OptimConfig(lr=lr).build(task.model),
         schedule=ScheduleConfig(warmup=0.2).build(total),
@@ -102,16 +121,21 @@ def outcome(task, result):
 # ------------------------------------------------------------------------------------------------- child processes
 
 
-def child(directory: Path, report: int, limit: int | None) -> None:
+def child(directory: Path, report: int, limit: int | None, at: int) -> None:
     """Train, saving after every step, and leave with the status that a command would have."""
     core.training.run.SHARE_FOR_SAVING = 1e9
 
+    def starve() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
     def on_step(step: int) -> None:
         os.write(report, b".")
-        if limit is not None and step == 7:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        if limit is not None and step == at:
+            starve()
 
+    if limit is not None and at == 0:
+        starve()  # before anything is saved
     status = 0
     try:
         train(directory, task=Toy(on_step), checkpoint_every_minutes=1e-9)
@@ -126,13 +150,15 @@ def child(directory: Path, report: int, limit: int | None) -> None:
     os._exit(status)
 
 
-def run_child(directory: Path, *, after: int = 0, number: int | None = None, limit: int | None = None) -> int:
+def run_child(
+    directory: Path, *, after: int = 0, number: int | None = None, limit: int | None = None, at: int = 7
+) -> int:
     """Fork a training child; after so many of its steps send it a signal. Gives its exit status."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        child(directory, writer, limit)
+        child(directory, writer, limit, at)
     os.close(writer)
     seen = 0
     while chunk := os.read(reader, 1 if seen < after else 65536):
@@ -149,7 +175,7 @@ def main(directory: Path) -> None:
     import core.training.adapter  # noqa: F401  before the forks: it takes seconds
 
     draw = random.Random(5)
-    statuses: dict[str, list[int]] = {"kill": [], "signal": [], "full": []}
+    statuses: dict[str, list[int]] = {"kill": [], "signal": [], "full": [], "never": []}
     while not statuses["kill"] or statuses["kill"][-1] != 0:
         status = run_child(directory / "kill", after=draw.randint(2, 7), number=signal.SIGKILL)
         statuses["kill"].append(status)
@@ -157,6 +183,7 @@ def main(directory: Path) -> None:
         number = draw.choice([signal.SIGTERM, signal.SIGINT])
         statuses["signal"].append(run_child(directory / "signal", after=6, number=number))
     statuses["full"].append(run_child(directory / "full", limit=600))
+    statuses["never"].append(run_child(directory / "never" / "deep", limit=600, at=0))
     sys.stdout.write(json.dumps(statuses))
 
 
