@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from apps.asr.augment import AugmentConfig
+from apps.asr.features import FeatureConfig
+from apps.asr.tokenizer import TokenizerConfig
 from core.errors import InputError
+from core.optim import OptimConfig, ScheduleConfig
+from core.training import FitSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,3 +136,48 @@ SIZES: dict[str, Size] = {
     "l": Size(640, 22, 8, 10, 10),
 }
 """The published sizes, as in the configurations of ``kssteven418/Squeezeformer``."""
+
+
+FRAME_SECONDS = 0.04
+"""Step of the network's outputs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsrConfig:
+    """Everything that decides a trained recogniser, besides the data."""
+
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    """From samples to frames."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """What is hidden and bent in training."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    """From text to tokens; fitted on the training texts."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """Learning rate over the run."""
+    fit: FitSettings = field(default_factory=FitSettings)
+    """Length of a run. Its seed, and what it watches, are set from ``seed`` and ``watch``."""
+    batch_seconds: float = 60.0
+    """Audio of a batch in seconds, padding included; utterances of like length go together."""
+    watch: Literal["cer", "wer", "loss"] = "cer"
+    """Validation number that picks the best weights. Characters tell weights apart while every word is still wrong, as
+    on small corpora for long; the loss does too, but rises again while the text still gets better."""
+    pad_seconds: float = 0.0
+    """Silence put before and after every recording, a multiple of 0.08; for clips that are cut tightly."""
+    longest: float = 30.0
+    """Seconds; a longer training or validation utterance is bad: attention's memory grows with the square."""
+    on_bad: Literal["refuse", "skip"] = "refuse"
+    """What to do with utterances that cannot be learned from: stop before training, or leave them out and count."""
+    seed: int = 0
+    """Decides everything random."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_seconds", "longest"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise InputError(f"must be positive, got {getattr(self, name)}", where=name)
+        steps = self.pad_seconds / (2 * FRAME_SECONDS)
+        if not 0 <= self.pad_seconds <= 10 or abs(steps - round(steps)) > 1e-6:
+            raise InputError(f"must be a multiple of 0.08 up to 10, got {self.pad_seconds}", where="pad_seconds")
