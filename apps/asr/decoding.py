@@ -170,8 +170,8 @@ def words(
     found = []
     for text, members in _spelled(hypothesis.tokens, tokenizer):
         first, last = hypothesis.spans[members[0]][0], hypothesis.spans[members[-1]][1]
-        edges = [frame_offset + (edge - 0.5) * frame_seconds for edge in (first, last)]
-        found.append(Word(text, *edges, min(hypothesis.confidence[member] for member in members)))
+        start, stop = (frame_offset + (edge - 0.5) * frame_seconds for edge in (first, last))
+        found.append(Word(text, start, stop, min(hypothesis.confidence[member] for member in members)))
     limits = [*(word.start for word in found), float("inf")][1:]
     return [replace(word, stop=min(word.stop + extension, limit)) for word, limit in zip(found, limits, strict=False)]
 
