@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from apps.asr.subsampling import zero_padding
-from core.kernels import depthwise_conv1d
+from core.convolution import DepthwiseConv
 
 KERNEL, STRIDE = 5, 2
 
@@ -51,7 +51,7 @@ class TimeReduction(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.depthwise = nn.Conv1d(width, width, KERNEL, stride=STRIDE, groups=width)
+        self.depthwise = DepthwiseConv(width, KERNEL, stride=STRIDE, right=KERNEL - STRIDE)
         self.pointwise = nn.Linear(width, width)
 
     def forward(self, x: Float[Tensor, "B N D"], lengths: Int[Tensor, "B"] | None = None) -> Float[Tensor, "B M D"]:
@@ -61,9 +61,8 @@ class TimeReduction(nn.Module):
             x: what lies beyond a length is not read.
             lengths: tokens of each recording; None where all have N.
         """
-        weight, bias = self.depthwise.weight, self.depthwise.bias
-        y = depthwise_conv1d(zero_padding(x, lengths), weight, bias, stride=STRIDE, right=KERNEL - STRIDE)
-        y = F.pad(self.pointwise(y), (0, 0, 0, x.shape[1] % STRIDE))
+        y = self.pointwise(self.depthwise(zero_padding(x, lengths)))
+        y = F.pad(y, (0, 0, 0, x.shape[1] % STRIDE))
         return zero_padding(y, None if lengths is None else lengths // STRIDE)
 
 

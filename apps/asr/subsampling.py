@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from core.errors import InputError, nearest
-from core.norm import NORMS
+from core.errors import InputError
+from core.norm import norm_named
 from core.sequence import Ragged
 
 
@@ -75,15 +75,13 @@ class Subsampling(nn.Module):
         super().__init__()
         if bins < 4:
             raise InputError(f"{bins} mel bins cannot be halved twice", where="Subsampling", mend="use at least 4")
-        if norm not in NORMS:
-            raise InputError(f"no norm {norm!r}", where="Subsampling", mend=nearest(norm, list(NORMS)))
         self.bins, self.width = bins, width
         self.conv1 = nn.Conv2d(1, width, 3, stride=2)
         self.depthwise = nn.Conv2d(width, width, 3, stride=2, groups=width)
         self.pointwise = nn.Linear(width, width)
         self.linear = nn.Linear(bins // 2 // 2 * width, width)
         self.dropout = nn.Dropout(dropout)
-        self.norm = NORMS[norm](width, eps=norm_eps)
+        self.norm = norm_named(norm, width, {"eps": norm_eps}, where="Subsampling")
 
     def forward(
         self, features: Float[Tensor, "B T F"], lengths: Int[Tensor, "B"] | None = None

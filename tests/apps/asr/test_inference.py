@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from apps.asr.config import ModelConfig
+from apps.asr.inference import for_inference
+from apps.asr.model import Squeezeformer
+from core.convolution import ConvolutionModule
+from core.norm import Identity
+
+TINY = ModelConfig(width=6, layers=3, heads=2, reduce=1, kernel=5)
+
+
+def random_model(**changes: object) -> Squeezeformer:
+    torch.manual_seed(0)
+    model = Squeezeformer(8, 7, replace(TINY, **changes))
+    with torch.no_grad():
+        for name, value in [*model.named_parameters(), *model.named_buffers()]:
+            value.copy_(torch.rand_like(value) + 0.5 if "var" in name else value + 0.3 * torch.randn_like(value))
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"mixer": "softmax", "position": "alibi"},
+        {"feedforward": "glu", "conv_activation": "glu"},
+        {"conv_norm": "layernorm"},
+        {"placement": "pre", "reduce": None},
+        {"scale": False},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=str)
+def test_computes_the_same(changes, dtype, most):
+    model = random_model(**changes).to(dtype)
+    before = copy.deepcopy(model.state_dict())
+    folded = for_inference(model)
+    x, lengths = torch.randn(3, 41, 8, dtype=dtype), torch.tensor([41, 40, 23])
+    with torch.no_grad():
+        got, counts = folded(x, lengths)
+        wanted, own = model(x, lengths)
+    assert torch.equal(counts, own)
+    for row, n in enumerate(own.tolist()):
+        torch.testing.assert_close(got[row, :n], wanted[row, :n], rtol=most, atol=most)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_nothing_is_left_to_fold():
+    model = random_model().train()
+    folded = for_inference(model)
+    assert model.training
+    assert not folded.training
+    assert not any("scale" in name or "running" in name for name in folded.state_dict())
+    norms = [module.norm for module in folded.modules() if isinstance(module, ConvolutionModule)]
+    assert len(norms) == 3
+    assert all(isinstance(norm, Identity) for norm in norms)
+
+
+def test_kept_positions_serve_every_length():
+    model = random_model()
+    folded = for_inference(model)
+    with torch.inference_mode():
+        for frames in (40, 200, 36, 4, 1100):
+            x, lengths = torch.randn(1, frames, 8), torch.tensor([frames])
+            torch.testing.assert_close(folded(x, lengths)[0], model(x, lengths)[0], rtol=1e-4, atol=2e-5)
