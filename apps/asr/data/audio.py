@@ -135,7 +135,7 @@ def resampled(recording: Recording) -> Float32[Tensor, " T"]:
 
     mono = torch.from_numpy(np.ascontiguousarray(recording.samples.mean(axis=1)))
     before, after = ratio(recording.rate)
-    return mono if before == after else resample(mono, before, after)  # type: ignore[no-any-return]
+    return mono if before == after else resample(mono, before, after)
 
 
 def read_audio(utterance: Utterance, *, pad_seconds: float = 0.0) -> Float[Tensor, " T"]:

@@ -86,6 +86,8 @@ def check_file(path: Path) -> None:
     """
     if path.is_dir():
         raise InputError("a folder where a recording is needed", where=str(path))
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise InputError("a pipe or a device where a recording is needed", where=str(path))
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size

@@ -208,8 +208,9 @@ def _recorded(speech: NDArray[np.float32], draw: np.random.Generator) -> NDArray
     heard = irfft(rfft(speech, length) * rfft(response, length), length)
     noise = _pink(length, draw)
     noise *= np.sqrt((heard**2).mean() / (noise**2).mean()) * 10 ** (-draw.uniform(20, 40) / 20)
-    mixed = heard + noise
-    return (mixed * 10 ** (draw.uniform(-15, -2) / 20) / np.abs(mixed).max()).astype(np.float32)
+    mixed: NDArray[np.float64] = heard + noise
+    mixed *= 10 ** (draw.uniform(-15, -2) / 20) / np.abs(mixed).max()
+    return mixed.astype(np.float32)
 
 
 def _pink(length: int, draw: np.random.Generator) -> NDArray[np.float64]:

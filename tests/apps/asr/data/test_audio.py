@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import struct
@@ -130,11 +131,13 @@ def test_what_is_no_recording_is_refused(record, tmp_path):
     (tmp_path / "empty.flac").write_bytes(b"")
     (tmp_path / "folder.wav").mkdir()
     record("slow.wav", np.zeros(10), 100)
+    os.mkfifo(tmp_path / "pipe.wav")
     for name, told in (
         ("text.wav", "cannot be decoded"),
         ("empty.flac", "0 bytes"),
         ("folder.wav", "a folder where a recording"),
         ("gone.wav", "no such file"),
+        ("pipe.wav", "a pipe or a device"),
         ("slow.wav", "100 samples a second"),
     ):
         for read in (read_audio, AudioStore().samples):

@@ -115,6 +115,18 @@ def test_a_corpus_that_another_process_made_first_stays(folder):
     assert sorted(path.name for path in folder.parent.iterdir()) == ["corpus"]
 
 
+def test_a_corpus_that_could_not_be_finished_leaves_nothing(tmp_path, monkeypatch):
+    pytest.importorskip("espeakng_loader")
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("apps.asr.data.synthetic.replace_file", full)
+    with pytest.raises(InputError, match="No space left"):
+        make_corpus(tmp_path / "corpus", sizes=SMALL)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     pytest.importorskip("espeakng_loader")
     (tmp_path / "file").write_text("")
