@@ -36,3 +36,12 @@ def test_switches_are_words_and_bools():
         rate: float = 0.1
 
     assert switches(Config()) == {"norm": "layernorm", "bias": False}
+
+
+def test_fused_attention_is_counted():
+    class Attention(nn.Module):
+        def forward(self, x):
+            return nn.functional.scaled_dot_product_attention(x, x, x)
+
+    facts = measured(Attention(), lambda model: model(torch.zeros(2, 3, 11, 8)))
+    assert facts["macs"] == 2 * (2 * 3 * 11 * 11 * 8)
