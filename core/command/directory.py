@@ -68,9 +68,13 @@ class RunDirectory:
         run = cls(path)
         if run._is_new():
             facts = {"format": _FORMAT, "task": task, **environment()}
-            replace_file(run.environment_file, to_json(facts) + "\n")
-            # The config comes last: with it the run exists.
-            replace_file(run.config_file, yaml12.dump(config_to_dict(config)))
+            try:
+                replace_file(run.environment_file, to_json(facts) + "\n")
+                # The config comes last: with it the run exists.
+                replace_file(run.config_file, yaml12.dump(config_to_dict(config)))
+            except InputError:
+                run.discard()
+                raise
             return run
         run._check_task(task)
         differing = differences(config_to_dict(run.config(type(config))), config_to_dict(config))

@@ -6,7 +6,7 @@ status  meaning
 0       done
 1       a mistake of ours: the traceback is printed
 2       wrong input or arguments, or a machine that lacks room: one line; ``--debug`` for the traceback
-130     interrupted, after saving what there is
+130     interrupted (Ctrl-C, SIGTERM), after saving what there is
 141     the reader of our output went away
 ======  ===================================================================================
 """
@@ -16,9 +16,12 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -40,7 +43,8 @@ def run(function: Callable[[list[str]], int | None], argv: Sequence[str] | None 
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
-        status = function([word for word in words if word != "--debug"])
+        with _terminable():
+            status = function([word for word in words if word != "--debug"])
         # Here, where a reader that went away can still be answered.
         sys.stdout.flush()
         return status or 0
@@ -61,6 +65,20 @@ def run(function: Callable[[list[str]], int | None], argv: Sequence[str] | None 
             traceback.print_exc()
             return 1
         return _end(f"error: {line}", 2, debug)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM leaves as Ctrl-C does, so that what is half done is cleared away; where nobody else handles it."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def require(module: str, extra: str) -> ModuleType:

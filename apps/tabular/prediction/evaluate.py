@@ -109,7 +109,8 @@ def _rows(arguments: Arguments, predictor: TabularPredictor, facts: dict[str, An
         source = open_source(data)
         if set(source.frames) != {"train"}:
             raise InputError("a folder of splits has no split 'all'", where=str(data), mend="name a split, or one file")
-        return to_table(source.frames["train"], predictor.schema, group=facts["group"], where=source.labels["train"])
+        frame, label = source.frames["train"], source.labels["train"]
+        return to_table(frame, predictor.schema, group=facts["group"], where=label, trained=True)
     splits = _splits(data, predictor, facts)
     if arguments.split not in splits:
         known = [*splits, "all"]

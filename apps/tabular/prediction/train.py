@@ -59,11 +59,17 @@ def _main(argv: list[str]) -> None:
     parsed = parse_config(TabularConfig, PRESETS, argv, arguments=Arguments, prog="manyformer tabular train")
     arguments, config = parsed.arguments, parsed.config
     splits = load_splits(
-        arguments.data, target=arguments.target, task=arguments.task, group=arguments.group, seed=config.seed
+        arguments.data,
+        target=arguments.target,
+        task=arguments.task,
+        group=arguments.group,
+        seed=config.seed,
+        max_features=config.encoding.max_features,
     )
     with only_writer(arguments.out):
         directory = RunDirectory.create(arguments.out, config, task=TASK)
-        _claim(directory, arguments, splits)
+        with discarded_if_refused(directory):
+            _claim(directory, arguments, splits)
         if is_complete(directory):
             say(f"{arguments.out}: this run is finished; choose another folder to train again")
             return

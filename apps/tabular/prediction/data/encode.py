@@ -171,7 +171,7 @@ class TableEncoder:
         """
         if not hasattr(self, "_order"):
             raise InputError("the encoder is not fitted", mend="call fit_transform first")
-        columns = arrays(frame, self.schema)
+        columns = arrays(frame, self.schema, trained=True)
         codes = {name: fitted.encode(columns[name]) for name, fitted in self._codes.items()}
         statistics = {name: fitted.transform(codes[name]) for name, fitted in self._statistics.items()}
         return self._sorted(self._assemble(self._stack(columns), statistics), codes)

@@ -72,13 +72,14 @@ def _absent(name: str) -> InputError:
     return InputError(f"reading tables needs {name}, which is not installed", mend='pip install "manyformer[tabular]"')
 
 
-def read_table(path: str | Path, *, max_cells: int = MAX_CELLS) -> pd.DataFrame:
+def read_table(path: str | Path, *, max_cells: int = MAX_CELLS, max_columns: int | None = None) -> pd.DataFrame:
     """Read one table file.
 
     Args:
         path: a file ending in .csv, .csv.gz, .tsv, .tsv.gz or .parquet. Text is UTF-8 with or without a byte-order
             mark, comma or tab separated, first line the column names.
         max_cells: rows times columns above which the file is refused.
+        max_columns: columns above which it is refused, before its rows are looked at.
 
     Returns:
         A frame of (rows, columns). Columns of a text file hold text or a missing value, numbers included; columns of a
@@ -94,9 +95,9 @@ def read_table(path: str | Path, *, max_cells: int = MAX_CELLS) -> pd.DataFrame:
     if not path.is_file():
         raise InputError("no such file", where=str(path))
     if suffix == ".parquet":
-        return _read_parquet(path, max_cells)
+        return _read_parquet(path, max_cells, max_columns)
     delimiter = "\t" if suffix.startswith(".tsv") else ","
-    return _read_text(path, _decode(_content(path, max_cells), path), delimiter, max_cells)
+    return _read_text(path, _decode(_content(path, max_cells), path), delimiter, max_cells, max_columns)
 
 
 def table_suffix(path: Path) -> str | None:
@@ -141,10 +142,11 @@ def _decode(content: bytes, path: Path) -> str:
         ) from error
 
 
-def _read_text(path: Path, text: str, delimiter: str, max_cells: int) -> pd.DataFrame:
+def _read_text(path: Path, text: str, delimiter: str, max_cells: int, max_columns: int | None) -> pd.DataFrame:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows = _checked_rows(reader, path, max_cells)
     names = _header(next(rows), delimiter, path)
+    _check_width(len(names), max_columns, path)
     arrow = pyarrow()
     chunks = []
     while chunk := list(itertools.islice(rows, _CHUNK)):
@@ -210,6 +212,12 @@ def check_distinct(names: list[str], where: str | None) -> None:
         raise InputError(f"column names occur twice: {listed}", where=where, mend="give every column its own name")
 
 
+def _check_width(columns: int, most: int | None, path: Path) -> None:
+    if most is not None and columns > most:
+        mend = "keep fewer columns, or raise encoding.max_features (time and memory grow with its square)"
+        raise InputError(f"{columns:,} columns, more than {most:,}", where=str(path), mend=mend)
+
+
 def _text_column(cells: tuple[str, ...], arrow: ModuleType) -> Any:
     compute = arrow.compute
     column = compute.utf8_trim_whitespace(arrow.array(cells, type=arrow.large_string()))
@@ -217,11 +225,12 @@ def _text_column(cells: tuple[str, ...], arrow: ModuleType) -> Any:
     return compute.if_else(missing, arrow.scalar(None, type=arrow.large_string()), column)
 
 
-def _read_parquet(path: Path, max_cells: int) -> pd.DataFrame:
+def _read_parquet(path: Path, max_cells: int, max_columns: int | None) -> pd.DataFrame:
     arrow = pyarrow()
     try:
         with arrow.parquet.ParquetFile(path) as file:
             rows, names = file.metadata.num_rows, [str(name) for name in file.schema_arrow.names]
+            _check_width(len(names), max_columns, path)
             if rows * len(names) > max_cells:
                 raise InputError(f"more than {max_cells:,} cells", where=str(path), mend="take a sample of the rows")
             check_distinct(names, str(path))

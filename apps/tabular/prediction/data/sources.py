@@ -85,6 +85,7 @@ def load_splits(
     group: str | None = None,
     schema: Schema | None = None,
     seed: int = 0,
+    max_features: int | None = None,
 ) -> dict[str, Table]:
     """The tables of a source by split: ``train``, and ``valid`` and ``test`` where they are given or can be split off.
 
@@ -95,6 +96,7 @@ def load_splits(
         group: column whose equal values stay in one split; it is no feature.
         schema: that of a trained model, used in place of all the above but ``group``.
         seed: of the split, where we make it. The same seed gives the same split.
+        max_features: feature columns above which a file is refused by its header, which is quick.
 
     Raises:
         InputError: anything wrong with the data, naming file, column and row.
@@ -102,10 +104,12 @@ def load_splits(
     >>> {name: len(table) for name, table in load_splits("bundled:iris").items()}
     {'train': 105, 'valid': 21, 'test': 24}
     """
-    source = open_source(data)
+    beside = 1 if group is None else 2  # the target is no feature, nor is the group
+    source = open_source(data, max_columns=None if max_features is None else max_features + beside)
     known, schema = schema, schema or source.schema(target=target, task=task, group=group)
     tables = {
-        name: to_table(frame, schema, group=group, where=source.labels[name]) for name, frame in source.frames.items()
+        name: to_table(frame, schema, group=group, where=source.labels[name], trained=known is not None)
+        for name, frame in source.frames.items()
     }
     if known is None:
         _refuse_constant(tables["train"], source.labels["train"])
@@ -123,8 +127,15 @@ def _refuse_constant(train: Table, where: str) -> None:
         raise InputError(f"always {train.target[0]:g}", where=place, mend="choose another target")
 
 
-def to_table(frame: pd.DataFrame, schema: Schema, *, group: str | None = None, where: str | None = None) -> Table:
-    """A frame with its target as a table of the schema.
+def to_table(
+    frame: pd.DataFrame,
+    schema: Schema,
+    *,
+    group: str | None = None,
+    where: str | None = None,
+    trained: bool = False,
+) -> Table:
+    """A frame with its target as a table of the schema, which is that of a model if ``trained``.
 
     Raises:
         InputError: the frame does not fit the schema, or the target is missing or wrong.
@@ -137,11 +148,13 @@ def to_table(frame: pd.DataFrame, schema: Schema, *, group: str | None = None, w
     groups = None if group is None else canonical(frame.iloc[:, names.index(group)], f"{where}, column {group!r}")
     if groups is not None:  # a row without a group is a group of its own
         groups = np.array([f"row {row}" if g is None else f"group {g}" for row, g in enumerate(groups)], dtype=object)
-    return Table(conform(frame, schema, where=where), target, schema, groups)
+    return Table(conform(frame, schema, where=where, trained=trained), target, schema, groups)
 
 
-def open_source(data: str | Path) -> Source:
+def open_source(data: str | Path, *, max_columns: int | None = None) -> Source:
     """The raw frames of a source, before any schema.
+
+    Files of more than ``max_columns`` are refused, unless ``meta.json`` says which columns count.
 
     Raises:
         InputError: nothing there, or nothing that can be read.
@@ -151,10 +164,12 @@ def open_source(data: str | Path) -> Source:
         return _bundled(name.removeprefix("bundled:"))
     path = Path(data)
     if path.is_dir():
-        files = split_files(path)
-        frames = {part: read_table(file) for part, file in files.items()}
-        return Source(frames, {part: str(file) for part, file in files.items()}, read_meta(path))
-    return Source({"train": read_table(path)}, {"train": str(path)})
+        files, meta = split_files(path), read_meta(path)
+        if meta.get("categorical") and meta.get("numeric"):
+            max_columns = None  # those it does not name are left out
+        frames = {part: read_table(file, max_columns=max_columns) for part, file in files.items()}
+        return Source(frames, {part: str(file) for part, file in files.items()}, meta)
+    return Source({"train": read_table(path, max_columns=max_columns)}, {"train": str(path)})
 
 
 def split_files(folder: Path) -> dict[str, Path]:

@@ -140,29 +140,31 @@ class Table:
         return Table(self.frame.iloc[index].reset_index(drop=True), self.target[index], self.schema, groups)
 
 
-def arrays(frame: pd.DataFrame, schema: Schema, *, where: str | None = None) -> dict[str, NDArray[Any]]:
+def arrays(
+    frame: pd.DataFrame, schema: Schema, *, where: str | None = None, trained: bool = False
+) -> dict[str, NDArray[Any]]:
     """The schema's columns by name: float64 (rows,) for numbers, canonical text or None (rows,) for categories.
 
     Args:
         frame: holds at least the schema's columns, in any order; the target is not needed, other columns are ignored.
         schema: what the columns are.
         where: what the frame is called in errors, a file name for example.
+        trained: a model has learned the schema: errors then say what can be done about the rows alone.
 
     Raises:
         InputError: columns missing (all named) or repeated; text or infinity in a numeric column (with column, row
             counted from 1, and value); lists and the like in a categorical one.
     """
     positions = _positions(frame, schema, where)
-    pd = pandas()
     out: dict[str, NDArray[Any]] = {}
     for column in schema.columns:
         series = frame.iloc[:, positions[column.name]]
         place = (f"{where}, " if where else "") + f"column {column.name!r}"
-        out[column.name] = _numeric(series, place, pd) if column.kind == "numeric" else canonical(series, place)
+        out[column.name] = _numeric(series, place, trained) if column.kind == "numeric" else canonical(series, place)
     return out
 
 
-def conform(frame: pd.DataFrame, schema: Schema, *, where: str | None = None) -> pd.DataFrame:
+def conform(frame: pd.DataFrame, schema: Schema, *, where: str | None = None, trained: bool = False) -> pd.DataFrame:
     """A frame of exactly the schema's columns, in its order, as :func:`arrays` gives them. Idempotent.
 
     >>> import pandas
@@ -175,7 +177,7 @@ def conform(frame: pd.DataFrame, schema: Schema, *, where: str | None = None) ->
     columns = {
         # Object columns keep None and text as they are; pandas would choose a text type of its own.
         name: column(values, dtype=object if values.dtype == object else None)
-        for name, values in arrays(frame, schema, where=where).items()
+        for name, values in arrays(frame, schema, where=where, trained=trained).items()
     }
     return build(columns, columns=list(schema.names))
 
@@ -200,11 +202,13 @@ def _positions(frame: pd.DataFrame, schema: Schema, where: str | None) -> dict[s
     return positions
 
 
-def _numeric(series: pd.Series[Any], place: str, pd: Any) -> NDArray[np.float64]:
+def _numeric(series: pd.Series[Any], place: str, trained: bool) -> NDArray[np.float64]:
     values, stray = numbers(series)
     if stray.any():
         row = int(np.flatnonzero(stray)[0])
         mend = "correct it, leave it empty, or declare the column categorical"
+        if trained:
+            mend = "the model was trained on numbers in this column: correct it, or leave it empty"
         raise InputError(f"row {row + 1} holds {short(series.iloc[row])}, not a number", where=place, mend=mend)
     infinite = np.isinf(values)
     if infinite.any():

@@ -250,7 +250,80 @@ def test_a_model_with_a_part_replaced_is_refused(trained, copy, capsys, part, va
     refusal(capsys)
 
 
+def test_a_wide_file_is_refused_by_its_header(tmp_path, monkeypatch, capsys):
+    """Before a single row is made into columns: the rows of this one could not even be."""
+    names = [f"f{number}" for number in range(10_000)]
+    (tmp_path / "wide.csv").write_text(",".join([*names, "y"]) + "\n" + "no,fields,enough\n")
+    words = ["--data", str(tmp_path / "wide.csv"), "--out", str(tmp_path / "run"), *QUICK]
+    assert train.main(words) == 2
+    error = refusal(capsys)
+    assert "wide.csv: 10,001 columns, more than" in error
+    assert "encoding.max_features" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_columns_that_meta_json_leaves_out_do_not_count(tmp_path):
+    data = folder(tmp_path / "data", rows().assign(a=1, b=2, c=3))
+    words = ["--data", str(data), "--out", str(tmp_path / "run"), *QUICK, "--encoding.max-features", "3"]
+    assert train.main(words) == 2
+    (data / "meta.json").write_text('{"numeric": ["age"], "categorical": ["city"]}')
+    assert train.main(words) == 0
+
+
+def test_a_word_in_a_number_column_is_answered_by_who_can_mend_it(trained, tmp_path, capsys):
+    data, run = trained
+    shutil.copytree(data, tmp_path / "data")
+    for name in ("valid", "test"):
+        frame = pd.read_csv(data / f"{name}.csv").astype({"age": object})
+        frame.loc[2, "age"] = "old"
+        frame.to_csv(tmp_path / "data" / f"{name}.csv", index=False)
+    place, categorical = "column 'age': row 3 holds 'old'", "declare the column categorical"
+    assert train.main(["--data", str(tmp_path / "data"), "--out", str(tmp_path / "run"), *QUICK]) == 2
+    error = refusal(capsys)
+    assert place in error
+    assert categorical in error
+    for verb, words in (
+        (predict, [str(tmp_path / "data" / "test.csv")]),
+        (evaluate, ["--data", str(tmp_path / "data")]),
+    ):
+        assert verb.main([str(run), *words]) == 2
+        error = refusal(capsys)
+        assert place in error
+        assert "the model was trained on numbers in this column: correct it, or leave it empty" in error
+        assert categorical not in error
+
+
 # ------------------------------------------------------------------------------------------- kills, full disk
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("moment", "written"), [("scoring", set()), ("json", set()), ("page", {"scores.json"})])
+def test_a_signal_in_evaluate_leaves_nothing_half_written(
+    trained, tmp_path, monkeypatch, capsys, number, moment, written
+):
+    """The signal is real, and comes while the plain model is fitted, or with a file written but not yet in place."""
+    before = signal.getsignal(signal.SIGTERM)
+    if moment == "scoring":
+        monkeypatch.setattr(BoostedTrees, "scores", lambda *_: signal.raise_signal(number))
+    else:
+        syncs = []
+
+        def sync(descriptor: int, true=os.fsync) -> None:
+            syncs.append(descriptor)
+            name = os.readlink(f"/proc/self/fd/{descriptor}")
+            if ("index.html" if moment == "page" else "scores.json") in name:
+                signal.raise_signal(number)
+            true(descriptor)
+
+        monkeypatch.setattr(os, "fsync", sync)
+    out = tmp_path / "out"
+    words = [str(trained[1]), "--json", str(out / "scores.json"), "--report", str(out)]
+    assert evaluate.main(words) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert {path.name for path in out.rglob("*") if path.is_file()} == written
+    if written:
+        assert json.loads((out / "scores.json").read_text())["n"] == 20
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def start(data: Path, out: Path, *, before=None, epochs: int = 25) -> subprocess.Popen[str]:
@@ -286,6 +359,17 @@ def test_a_full_disk_in_training_is_said_and_the_run_goes_on_when_there_is_room(
     for name in ("run", "straight"):
         assert train.main(arguments(trained[0], tmp_path / name, epochs=6)) == 0
     assert_equal_models(tmp_path / "run", tmp_path / "straight")
+
+
+@pytest.mark.parametrize("most", [100, 1700])
+def test_a_disk_that_is_full_from_the_start_leaves_no_run(trained, tmp_path, most):
+    """Nor a config that would bind the next try, whichever file was the first not to fit."""
+    run = start(trained[0], tmp_path / "run", before=lambda: small_files(most), epochs=2)
+    _, error = run.communicate(timeout=60)
+    assert run.returncode == 2, error
+    assert error.count("\n") == 1
+    assert "cannot be written (File too large)" in error
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
