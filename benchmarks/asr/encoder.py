@@ -1,0 +1,175 @@
+"""Cost of Squeezeformer against Conformers with as many parameters: time, multiply-adds and memory.
+
+    python -m benchmarks.asr.encoder --out results/asr/encoder.json --threads 2
+
+For recordings of several lengths, alone and in a batch, in float32 and bfloat16, inference and training steps. The
+contenders (:mod:`benchmarks.asr.contenders`) take turns in one process; ratios are peer / ours, round by round, as a
+median with its interval. A network that does less arithmetic should be faster by at least as much: the ratio of
+multiply-adds stands beside that of the times. A training step is set against the multiply-adds of its forward pass,
+which the backward pass doubles for everybody. Rows measured under the same conditions are kept: the program goes on
+where it was stopped. The tables are made by :mod:`benchmarks.asr.encoder_table`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from benchmarks.asr.contenders import CONTENDERS, Contender, Load, Mode, Pass, Precision, described, prepare
+from benchmarks.asr.counting import multiply_adds
+from benchmarks.asr.encoder_table import OURS, document, told
+from benchmarks.asr.memory import peak_growth
+from benchmarks.asr.rounds import ratio, take_turns
+from benchmarks.common.record import machine, provenance, source_digest, write_json
+from benchmarks.common.table import write_text
+
+Point = tuple[Load, Precision, Mode]
+
+LOADS = {f"{seconds}x{batch}": Load(float(seconds), batch) for seconds in (2, 10, 30) for batch in (1, 8)}
+DEFAULT_OUT = Path("results/asr/encoder.json")
+PACKAGES = ("torch", "torchaudio", "speechbrain")
+#: What decides the cost of a pass, and how it is measured.
+SOURCES = (
+    *(f"apps/asr/{name}.py" for name in ("model", "inference", "config", "subsampling", "reduction")),
+    *(f"core/{room}" for room in ("attention", "convolution", "feedforward", "kernels", "layout", "norm", "position")),
+    "benchmarks/asr",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure what is missing, and write the JSON and the tables after every row."""
+    options = _parser().parse_args(argv)
+    torch.set_num_threads(options.threads)
+    if options.quick:
+        return _quick(options)
+    out = options.out or DEFAULT_OUT
+    conditions = {
+        **{name: getattr(options, name) for name in ("threads", "rounds", "seconds")},
+        "machine": machine(),
+        "sources": source_digest(*SOURCES),
+    }
+    rows = kept(out, conditions)
+    contenders = {name: described(name) for name in CONTENDERS}
+    for point in plan(options.points):
+        if any(key(point).items() <= row.items() for row in rows):
+            continue
+        rows.append(measure(point, rounds=options.rounds, seconds=options.seconds, threads=options.threads))
+        payload = {
+            "what": "ratio = peer / ours, above 1 ours is cheaper; times in seconds, memory in MiB; medians",
+            "provenance": provenance(threads=options.threads, packages=PACKAGES),
+            "conditions": conditions,
+            "seed": 0,
+            "contenders": contenders,
+            "rows": rows,
+        }
+        write_json(out, payload)
+        write_text(out.with_suffix(".md"), document(payload))
+        print(told(rows[-1]), flush=True)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.asr.encoder", description=__doc__)
+    parser.add_argument("--out", type=Path, help=f"default {DEFAULT_OUT}")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--points", default=",".join(LOADS), help="comma-separated SECONDSxBATCH, of the default")
+    parser.add_argument("--rounds", type=int, default=15, help="times that every contender has its turn, at most")
+    parser.add_argument("--seconds", type=float, default=15.0, help="after which a row ends with fewer rounds")
+    parser.add_argument("--quick", action="store_true", help="three rounds of the first point; nothing is written")
+    return parser
+
+
+def _quick(options: argparse.Namespace) -> int:
+    for point in plan(options.points.split(",")[0]):
+        print(told(measure(point, rounds=3, seconds=0.0, threads=options.threads)), flush=True)
+    return 0
+
+
+def plan(points: str) -> Iterator[Point]:
+    """Every row asked for, cheap ones first."""
+    for name in points.split(","):
+        if name not in LOADS:
+            raise SystemExit(f"no point {name!r}: choose from {','.join(LOADS)}")
+        for mode in get_args(Mode):
+            for precision in get_args(Precision):
+                yield LOADS[name], precision, mode
+
+
+def key(point: Point) -> dict[str, Any]:
+    """What tells a row from the others."""
+    load, precision, mode = point
+    return {**asdict(load), "precision": precision, "pass": mode}
+
+
+def kept(path: Path, conditions: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of an earlier call, if it was made under these conditions."""
+    if not path.is_file():
+        return []
+    stored = json.loads(path.read_text())
+    return list(stored["rows"]) if stored["conditions"] == conditions else []
+
+
+def measure(point: Point, *, rounds: int, seconds: float, threads: int) -> dict[str, Any]:
+    """Everything about one load, precision and pass."""
+    load, precision, mode = point
+    counts = {name: count(name, load, mode) for name in CONTENDERS}
+    memory = {name: peak_growth(name, load, precision, mode, threads=threads) for name in CONTENDERS}
+    calls = {name: prepare(name, load, precision, mode) for name in CONTENDERS}
+    times = take_turns(calls, rounds=rounds, seconds=seconds)
+    calls.clear()
+    gc.collect()
+    return {
+        **key(point),
+        "rounds": len(times[OURS]),
+        "seconds_per_pass": {name: statistics.median(times[name]) for name in CONTENDERS},
+        "multiply_adds": counts,
+        "memory_mib": memory,
+        "peers": compare(times, counts, memory),
+    }
+
+
+@cache
+def count(contender: Contender, load: Load, mode: Mode) -> int:
+    """Multiply-adds of a forward pass, once whatever is cached is there."""
+    prepared: Pass = prepare(contender, load, "fp32", mode)
+    with torch.no_grad():
+        prepared.forward()
+    return multiply_adds(prepared.forward)
+
+
+def compare(
+    times: Mapping[str, Sequence[float]], counts: Mapping[str, int], memory: Mapping[str, float | None]
+) -> dict[str, Any]:
+    """Each peer against ours: ratios of time, multiply-adds and memory, and what they come to.
+
+    ``at_least`` says whether the ratio of times reaches that of the multiply-adds, ``clear`` whether its whole interval
+    is on that side.
+    """
+    result = {}
+    for name in times:
+        if name == OURS:
+            continue
+        time, work = ratio(times[name], times[OURS]), counts[name] / counts[OURS]
+        ours, theirs = memory[OURS], memory[name]
+        result[name] = {
+            "time": asdict(time),
+            "multiply_adds": work,
+            "memory": None if ours is None or theirs is None else theirs / ours,
+            "at_least": time.value >= work,
+            "clear": not time.low <= work <= time.high,
+        }
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())
