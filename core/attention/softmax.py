@@ -1,13 +1,14 @@
 """Multi-head softmax attention (Vaswani et al., arXiv 1706.03762).
 
-    S = q k^T / sqrt(D/H),   y_i = sum_j softmax_j(S_i restricted to the keys that query i may read) v_j
+    S = q k^T / sqrt(D/H) [+ bias],   y_i = sum_j softmax_j(S_i restricted to the keys that query i may read) v_j
 
 Shapes: q, k, v and y ``(B,H,N,D/H)``. A query that may read nothing yields zeros, and its gradients are zero.
 
-Computed by ``torch.nn.functional.scaled_dot_product_attention`` (SDPA), except for dropout on a processor: SDPA then
-holds the N x N probabilities and draws a random number for each; the same, written out with ``core.kernels.keep_mask``,
-is faster. Facts measured on CPU with torch 2.14 that this file relies on, and that the tests check: SDPA with a boolean
-mask gives zeros and finite gradients for a query without keys, in float64, float32 and bfloat16; ``is_causal`` needs no
+Computed by ``torch.nn.functional.scaled_dot_product_attention`` (SDPA) or, on a processor, written out where that is
+faster (measured with torch 2.14, one thread, 8 heads of 32): with dropout, for which SDPA draws a random number a
+probability and ``core.kernels.keep_mask`` a quarter of one; in 16 bits up to 128 tokens; in other dtypes, with
+gradients, up to 24. Facts measured on CPU that this file relies on, and that the tests check: SDPA with a boolean mask
+gives zeros and finite gradients for a query without keys, in float64, float32 and bfloat16; ``is_causal`` needs no
 N x N mask. SDPA does *not* stop a NaN or infinity in a key that the mask excludes (0 * NaN), so that keys and values
 must be finite everywhere in the pure function; :class:`SoftmaxAttention` zeroes padding first.
 """
@@ -16,6 +17,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +26,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from core.attention.base import Capabilities, Mixer
-from core.errors import InputError
+from core.errors import InputError, nearest
 from core.initialisation import uniform_fan_in_
 from core.kernels import keep_mask
+from core.position import POSITIONS
+
+# Tokens up to which attention written out is faster than SDPA on a processor: with gradients; and in 16 bits, always.
+_WRITTEN_OUT, _WRITTEN_OUT_16 = 24, 128
 
 
 def softmax_attention(
@@ -35,6 +42,7 @@ def softmax_attention(
     *,
     key_mask: Bool[Tensor, "B N"] | None = None,
     pair_mask: Bool[Tensor, "*B N N"] | None = None,
+    bias: Float[Tensor, "H N N"] | None = None,
     causal: bool = False,
     dropout: float = 0.0,
 ) -> Float[Tensor, "B H N d"]:
@@ -46,7 +54,8 @@ def softmax_attention(
         v: values, likewise.
         key_mask: ``(B,N)``, True at keys that may be read.
         pair_mask: ``(N,N)`` or ``(B,N,N)``, True where the query (second last axis) may read the key (last axis).
-        causal: query i reads keys <= i only. Without masks nothing of size N x N is made.
+        bias: ``(H,N,N)``, finite, added to the scaled scores.
+        causal: query i reads keys <= i only. Beyond 128 tokens, without masks nothing of size N x N is made.
         dropout: probability of dropping an attention probability; the caller passes 0 outside training.
 
     Returns:
@@ -56,33 +65,75 @@ def softmax_attention(
     >>> softmax_attention(torch.zeros(1, 1, 2, 1), torch.zeros(1, 1, 2, 1), values, causal=True).flatten().tolist()
     [1.0, 2.0]
     """
-    if dropout > 0.0 and q.device.type == "cpu":
-        return _dropping(q, k, v, _allowed(key_mask, pair_mask, causal, q), dropout)
-    if key_mask is None and pair_mask is None:
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal)
-    allowed = _allowed(key_mask, pair_mask, causal, q)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+    if _faster_written_out(q, dropout):
+        allowed = allowed_keys(key_mask, pair_mask, causal, q)
+        return attend(q * (1 / math.sqrt(q.shape[-1])), k, v, bias, allowed, dropout)
+    if key_mask is None and pair_mask is None and (bias is None or not causal):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, is_causal=causal)
+    allowed = cast(Tensor, allowed_keys(key_mask, pair_mask, causal, q))
+    if bias is None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+    # A mask of numbers: what may not be read gets a finite one, as in `attend`, and rows of those are set to zero.
+    bias = bias.masked_fill(~allowed, torch.finfo(bias.dtype).min)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+    return y.masked_fill(~allowed.any(-1, keepdim=True), 0.0)
 
 
-def _dropping(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, dropout: float) -> Tensor:
-    """Attention with dropped probabilities, written out."""
-    q, keys = q * (1 / math.sqrt(q.shape[-1])), k.transpose(-1, -2)
-    if allowed is None:
-        scores = q @ keys
-    else:
-        # Not -inf: a query that may read nothing would get NaN, and so would its gradient.
-        bias = torch.zeros_like(allowed, dtype=q.dtype).masked_fill(~allowed, torch.finfo(q.dtype).min)
-        if bias.ndim > 2:
-            bias = bias.expand(*q.shape[:2], -1, k.shape[-2]).flatten(0, 1)
-        scores = torch.baddbmm(bias, q.flatten(0, 1), keys.flatten(0, 1)).view(*q.shape[:3], -1)
-    weights = scores.softmax(-1)
-    keep, scale = keep_mask(weights.shape, dropout, q.device)
+def _faster_written_out(q: Tensor, dropout: float) -> bool:
+    """Whether :func:`attend` is faster than SDPA; the limits are measured, see above."""
+    if q.device.type != "cpu":
+        return False
+    if dropout > 0.0:
+        return True
+    if torch.compiler.is_compiling():  # a graph serves any length
+        return False
+    recorded = torch.is_grad_enabled() and q.requires_grad
+    return q.shape[-2] <= (_WRITTEN_OUT_16 if q.itemsize == 2 else _WRITTEN_OUT if recorded else 0)
+
+
+def attend(
+    q: Float[Tensor, "B H N d"],
+    k: Float[Tensor, "B H N d"],
+    v: Float[Tensor, "B H N d"],
+    bias: Float[Tensor, "... N N"] | None,
+    allowed: Bool[Tensor, "... _ N"] | None,
+    dropout: float = 0.0,
+) -> Float[Tensor, "B H N d"]:
+    """Softmax attention written out: one array of scores, no scaling.
+
+    Args:
+        q: queries ``(B,H,N,d)``, already scaled.
+        k: keys, likewise; finite also where a mask excludes them.
+        v: values, likewise.
+        bias: added to the scores; broadcasts to ``(B,H,N,N)``.
+        allowed: which keys a query may read, likewise; None where it may read all.
+        dropout: probability of dropping an attention probability.
+
+    Returns:
+        ``(B,H,N,d)``; zeros for a query that may read nothing.
+    """
     if allowed is not None:
-        keep = keep & allowed
-    return (weights * keep.to(weights.dtype)) @ (v * scale)
+        # Not -inf: a query that may read nothing would get NaN, and so would its gradient.
+        start = torch.zeros_like(allowed, dtype=q.dtype) if bias is None else bias
+        bias = start.masked_fill(~allowed, torch.finfo(q.dtype).min)
+    queries, keys = q.flatten(0, 1), k.flatten(0, 1).mT
+    if bias is None:
+        scores = torch.bmm(queries, keys)
+    else:
+        if bias.ndim > 2:
+            bias = bias.expand(*q.shape[:2], -1, -1).flatten(0, 1)
+        scores = torch.baddbmm(bias, queries, keys)
+    weights = scores.softmax(-1)
+    if dropout > 0.0:
+        keep, scale = keep_mask(weights.shape, dropout, q.device)
+        weights, v = weights * keep.to(weights.dtype), v * scale
+    y = torch.bmm(weights, v.flatten(0, 1)).view(q.shape)
+    return y if allowed is None else y.masked_fill(~allowed.any(-1, keepdim=True), 0.0)
 
 
-def _allowed(key_mask: Tensor | None, pair_mask: Tensor | None, causal: bool, q: Tensor) -> Tensor | None:
+def allowed_keys(
+    key_mask: Bool[Tensor, "B N"] | None, pair_mask: Bool[Tensor, "*B N N"] | None, causal: bool, q: Tensor
+) -> Bool[Tensor, "... N"] | None:
     """The masks and causality as one boolean mask that broadcasts to ``(B,H,N,N)``; None where all may be read."""
     parts = []
     if key_mask is not None:
@@ -92,6 +143,14 @@ def _allowed(key_mask: Tensor | None, pair_mask: Tensor | None, causal: bool, q:
     if causal:
         parts.append(torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device).tril())
     return functools.reduce(torch.logical_and, parts) if parts else None
+
+
+def check_heads(width: int, heads: int, dropout: float, where: str) -> None:
+    """Refuse heads that do not divide the width, and a dropout that is no probability."""
+    if heads < 1 or width % heads:
+        raise InputError(f"{heads} heads do not divide the width {width}", where=where)
+    if not 0.0 <= dropout < 1.0:
+        raise InputError(f"dropout {dropout} is outside [0, 1)", where=where)
 
 
 class SoftmaxAttention(Mixer):
@@ -110,11 +169,12 @@ class SoftmaxAttention(Mixer):
         causal: position i reads positions <= i only.
         bias: biases in both maps.
         dropout: probability of dropping an attention probability, in training; N x N numbers a head are then held.
+        position: "none", "rotary" or "alibi"; see ``core.position``.
         init_scale: s of the range that ``qkv`` is drawn from.
         project: False leaves out the output projection.
 
     Raises:
-        InputError: ``heads`` does not divide ``width``, or ``dropout`` is outside [0, 1).
+        InputError: ``heads`` does not divide ``width``, ``dropout`` is outside [0, 1), or no such ``position``.
 
     >>> mixer = SoftmaxAttention(8, 2, causal=True)
     >>> mixer(torch.zeros(3, 5, 8)).shape
@@ -133,14 +193,16 @@ class SoftmaxAttention(Mixer):
         causal: bool = False,
         bias: bool = True,
         dropout: float = 0.0,
+        position: str = "none",
         init_scale: float = 1.0,
         project: bool = True,
     ) -> None:
         super().__init__(width)
-        if heads < 1 or width % heads:
-            raise InputError(f"{heads} heads do not divide the width {width}", where="softmax attention")
-        if not 0.0 <= dropout < 1.0:
-            raise InputError(f"dropout {dropout} is outside [0, 1)", where="softmax attention")
+        check_heads(width, heads, dropout, "softmax attention")
+        if position not in POSITIONS:
+            mend = nearest(position, list(POSITIONS))
+            raise InputError(f"no position {position!r}", where="softmax attention", mend=mend)
+        self.position = POSITIONS[position](heads, width // heads)
         self.heads, self.causal, self.dropout = heads, causal, dropout
         self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.out = nn.Linear(width, width, bias=bias) if project else nn.Identity()
@@ -153,11 +215,24 @@ class SoftmaxAttention(Mixer):
     ) -> Float[Tensor, "B N D"]:
         """Attend within each sequence."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        dropout = self.dropout if self.training else 0.0
-        y = softmax_attention(q, k, v, key_mask=mask, pair_mask=pair_mask, causal=self.causal, dropout=dropout)
+        y = softmax_attention(
+            self.position.turn(q),
+            self.position.turn(k),
+            v,
+            key_mask=mask,
+            pair_mask=pair_mask,
+            bias=self.position.bias(x.shape[1], q),
+            causal=self.causal,
+            dropout=self.dropout if self.training else 0.0,
+        )
         projected: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return projected
 
+    def input_maps(self) -> Sequence[nn.Linear]:
+        """The map to queries, keys and values."""
+        return (self.qkv,)
+
     def extra_repr(self) -> str:
         """The options that the submodules do not show, for ``print(module)``."""
-        return f"heads={self.heads}, causal={self.causal}, dropout={self.dropout}"
+        position = type(self.position).__name__
+        return f"heads={self.heads}, causal={self.causal}, positions={position}, dropout={self.dropout}"

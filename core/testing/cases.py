@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from core.attention import MIXERS, Mixer
 from core.feedforward import FEEDFORWARDS, FeedForward
 from core.norm import NORMS, Norm
+from core.position import POSITIONS
 from core.testing.oracles import FEEDFORWARD_ORACLES, MIXER_ORACLES, NORM_ORACLES, MixerOracle, TokenOracle
 from core.testing.tolerances import draw
 
@@ -64,7 +65,7 @@ FeedForwardCase = Case[FeedForward, TokenOracle]
 
 
 def mixer_cases() -> list[MixerCase]:
-    """Each member of ``MIXERS``, with and without causality and an output projection where it offers them."""
+    """Each member of ``MIXERS``, with and without what it offers of causality, positions and an output projection."""
     cases = []
     for name, block in MIXERS.items():
         variants: list[dict[str, Any]] = [{}]
@@ -72,6 +73,11 @@ def mixer_cases() -> list[MixerCase]:
             variants.append({"causal": True})
         if "project" in inspect.signature(block).parameters:
             variants.append({"project": False, "bias": False})
+        if "position" in inspect.signature(block).parameters:
+            # Heads of width 3, where a number is left over, and 2; slopes of a power of two heads, and not.
+            kinds = [kind for kind in POSITIONS if kind != "none"]
+            variants += [{"position": kind, "heads": 3} for kind in kinds]
+            variants += [{"position": kind, "causal": True} for kind in kinds]
         cases += [MixerCase(name, block, MIXER_ORACLES[name], _required(block) | variant) for variant in variants]
     return cases
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -46,20 +47,39 @@ def softmax_attention_oracle(
     >>> softmax_attention_oracle(q, q, v, key_mask=None, pair_mask=None, causal=True).flatten().tolist()
     [1.0, 2.0]
     """
+
+    def score(i: int, keys: list[int]) -> Tensor:
+        return (k[keys] * q[i]).sum(-1) / math.sqrt(q.shape[1])
+
+    return _attention_by_rows(v, score, key_mask, pair_mask, causal)
+
+
+def _attention_by_rows(
+    v: Tensor,
+    score: Callable[[int, list[int]], Tensor],
+    key_mask: Tensor | None,
+    pair_mask: Tensor | None,
+    causal: bool,
+) -> Tensor:
+    """One head of one sequence, ``v (N,d)``; ``score(i, keys)`` gives the scores of query i and these keys."""
     rows = []
-    for i in range(q.shape[0]):
-        keys = readable_keys(i, q.shape[0], causal, key_mask, pair_mask)
+    for i in range(v.shape[0]):
+        keys = readable_keys(i, v.shape[0], causal, key_mask, pair_mask)
         if not keys:
             rows.append(torch.zeros_like(v[0]))
             continue
-        scores = (k[keys] * q[i]).sum(-1) / math.sqrt(q.shape[1])
+        scores = score(i, keys)
         weights = (scores - scores.max().detach()).exp()
         rows.append((weights[:, None] * v[keys]).sum(0) / weights.sum())
     return torch.stack(rows) if rows else torch.zeros_like(v)
 
 
-def softmax_mixer(module: Any, x: Tensor, mask: Tensor | None, pair_mask: Tensor | None) -> Tensor:
-    """``core.attention.SoftmaxAttention`` without dropout, on ``x (B,N,D)``."""
+# (module, head, q (N,d), k (N,d), i, keys) -> scores (keys,)
+_Scores = Callable[[Any, int, Tensor, Tensor, int, list[int]], Tensor]
+
+
+def _attention_mixer(scores: _Scores, module: Any, x: Tensor, mask: Tensor | None, pair_mask: Tensor | None) -> Tensor:
+    """Heads, the maps qkv and out, and masks around ``scores``, on ``x (B,N,D)``."""
     batch, width = x.shape[0], x.shape[2]
     d = width // module.heads
     qkv = linear(module.qkv, x)
@@ -70,12 +90,66 @@ def softmax_mixer(module: Any, x: Tensor, mask: Tensor | None, pair_mask: Tensor
         heads = []
         for h in range(module.heads):
             q, k, v = (qkv[b, :, part * width + h * d : part * width + (h + 1) * d] for part in range(3))
-            heads.append(softmax_attention_oracle(q, k, v, key_mask=keep, pair_mask=pairs, causal=module.causal))
+            heads.append(_attention_by_rows(v, partial(scores, module, h, q, k), keep, pairs, module.causal))
         sequences.append(torch.cat(heads, dim=-1))
     y = torch.stack(sequences) if sequences else x
     if isinstance(module.out, nn.Linear):
         y = linear(module.out, y)
     return y if mask is None else y * mask[:, :, None].double()
+
+
+def _plain_scores(module: Any, head: int, q: Tensor, k: Tensor, i: int, keys: list[int]) -> Tensor:
+    return (k[keys] * q[i]).sum(-1) / math.sqrt(q.shape[1])
+
+
+def _rotary_scores(module: Any, head: int, q: Tensor, k: Tensor, i: int, keys: list[int]) -> Tensor:
+    """Pairs (x_m, x_{m+M}) as complex numbers: Re(q conj(k) e^{i (i-j) w_m}), and a last number that is not turned."""
+    pairs, distance = q.shape[1] // 2, i - torch.tensor(keys, dtype=torch.float64)
+    total = (q[i, 2 * pairs :] * k[keys, 2 * pairs :]).sum(-1)
+    for m in range(pairs):
+        angle = distance / 10000 ** (m / pairs)
+        real = q[i, m] * k[keys, m] + q[i, m + pairs] * k[keys, m + pairs]
+        imaginary = q[i, m + pairs] * k[keys, m] - q[i, m] * k[keys, m + pairs]
+        total = total + real * angle.cos() - imaginary * angle.sin()
+    return total / math.sqrt(q.shape[1])
+
+
+def _alibi_scores(module: Any, head: int, q: Tensor, k: Tensor, i: int, keys: list[int]) -> Tensor:
+    """-m |i - j|, with the slopes of one, two and three heads as numbers."""
+    slope = {1: (1 / 256,), 2: (1 / 16, 1 / 256), 3: (1 / 16, 1 / 256, 1 / 4)}[module.heads][head]
+    distance = torch.tensor([abs(i - j) for j in keys], dtype=torch.float64)
+    return _plain_scores(module, head, q, k, i, keys) - slope * distance
+
+
+def _relative_scores(module: Any, head: int, q: Tensor, k: Tensor, i: int, keys: list[int]) -> Tensor:
+    """((q_i + u) k_j + (q_i + v) W_p p(i-j)) / sqrt(d)."""
+    d = q.shape[1]
+    weight = module.position.weight.double()[head * d : (head + 1) * d]
+    sinusoids = torch.tensor([_sinusoid(i - j, weight.shape[1]) for j in keys], dtype=torch.float64)
+    content = (k[keys] * (q[i] + module.u[head].double())).sum(-1)
+    position = sinusoids @ weight.T @ (q[i] + module.v[head].double())
+    scores: Tensor = (content + position) / math.sqrt(d)
+    return scores
+
+
+@lru_cache(maxsize=1024)
+def _sinusoid(offset: int, width: int) -> tuple[float, ...]:
+    """p(r): sine and cosine of r / 10000^(2m/D) in turn."""
+    angles = (offset / 10000 ** ((c - c % 2) / width) for c in range(width))
+    return tuple(math.cos(angle) if c % 2 else math.sin(angle) for c, angle in enumerate(angles))
+
+
+_POSITION_SCORES: dict[str, _Scores] = {"Position": _plain_scores, "Rotary": _rotary_scores, "Alibi": _alibi_scores}
+
+
+def softmax_mixer(module: Any, x: Tensor, mask: Tensor | None, pair_mask: Tensor | None) -> Tensor:
+    """``core.attention.SoftmaxAttention`` without dropout, on ``x (B,N,D)``."""
+    return _attention_mixer(_POSITION_SCORES[type(module.position).__name__], module, x, mask, pair_mask)
+
+
+def relative_mixer(module: Any, x: Tensor, mask: Tensor | None, pair_mask: Tensor | None) -> Tensor:
+    """``core.attention.RelativeAttention`` without dropout, on ``x (B,N,D)``."""
+    return _attention_mixer(_relative_scores, module, x, mask, pair_mask)
 
 
 def linear(module: Any, x: Tensor) -> Tensor:
@@ -133,6 +207,6 @@ def glu(module: Any, x: Tensor) -> Tensor:
     return linear(module.down, product) if isinstance(module.down, nn.Linear) else product
 
 
-MIXER_ORACLES: dict[str, MixerOracle] = {"softmax": softmax_mixer}
+MIXER_ORACLES: dict[str, MixerOracle] = {"relative": relative_mixer, "softmax": softmax_mixer}
 NORM_ORACLES: dict[str, TokenOracle] = {"identity": identity, "layernorm": layernorm, "rmsnorm": rmsnorm}
 FEEDFORWARD_ORACLES: dict[str, TokenOracle] = {"glu": glu, "mlp": mlp}

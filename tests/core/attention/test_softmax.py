@@ -3,10 +3,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from core.attention import SoftmaxAttention, softmax_attention
+from core.attention import SoftmaxAttention, softmax, softmax_attention
 from core.errors import InputError
 from core.testing.oracles import softmax_attention_oracle
-from core.testing.tolerances import draw, draw_mask
+from core.testing.tolerances import assert_close, draw, draw_mask
 
 
 class LargestTensor(TorchDispatchMode):
@@ -114,3 +114,50 @@ def test_ragged_packed_by_one_sequence_equals_causal_padded() -> None:
 def test_refusals(options: dict[str, float], said: str) -> None:
     with pytest.raises(InputError, match=said):
         SoftmaxAttention(8, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("masks", ["none", "keys", "pairs", "causal"])
+@pytest.mark.parametrize("biased", [False, True])
+def test_written_out_equals_sdpa(dtype: torch.dtype, masks: str, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = [draw(2, 3, 9, 4, seed=seed, dtype=dtype).requires_grad_() for seed in range(3)]
+    options = {"bias": draw(3, 9, 9, dtype=dtype) if biased else None, "causal": masks == "causal"}
+    options |= {"key_mask": torch.tensor([[True] * 5 + [False] * 4, [False] * 9])} if masks == "keys" else {}
+    options |= {"pair_mask": draw_mask(2, 9, 9)} if masks == "pairs" else {}
+    results = []
+    for limit in (0, 9):
+        monkeypatch.setattr(softmax, "_WRITTEN_OUT", limit)
+        monkeypatch.setattr(softmax, "_WRITTEN_OUT_16", limit)
+        y = softmax_attention(*tensors, **options)  # type: ignore[arg-type]
+        results.append([y, *torch.autograd.grad((y * draw(*y.shape, seed=5)).sum(), tensors)])
+    for written_out, fused in zip(*results, strict=True):
+        assert_close(written_out, fused, dtype, "written out")
+    assert not bool(results[0][0][1].any()) or masks != "keys"
+
+
+def test_sdpa_serves_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    attend = softmax.attend
+    monkeypatch.setattr(softmax, "attend", lambda *args: calls.append(args[0].shape[2]) or attend(*args))
+    for n in (24, 25, 128, 129):
+        for dtype in (torch.float32, torch.bfloat16):
+            q = draw(1, 1, n, 4, dtype=dtype)
+            softmax_attention(q, q, q)
+            softmax_attention(*(draw(1, 1, n, 4, dtype=dtype).requires_grad_() for _ in range(3)))
+    # 24: float32 with gradients, bfloat16 twice; 25 and 128: bfloat16.
+    assert calls == [24, 24, 24, 25, 25, 128, 128]
+
+
+def test_the_position_must_be_known() -> None:
+    with pytest.raises(InputError, match=r"no position 'rotery'.*did you mean 'rotary'"):
+        SoftmaxAttention(8, 2, position="rotery")
+
+
+@pytest.mark.parametrize("position", ["rotary", "alibi"])
+def test_positions_tell_the_order_of_tokens(position: str) -> None:
+    x = draw(1, 9, 8)
+    plain, placed = SoftmaxAttention(8, 2).double(), SoftmaxAttention(8, 2, position=position).double()
+    placed.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(plain(x.flip(1)).flip(1), plain(x), rtol=1e-12, atol=1e-12)
+    same = torch.cat([x[:, :1], x[:, 1:].flip(1)], dim=1)
+    assert float((placed(same)[:, 0] - placed(x)[:, 0]).detach().abs().max()) > 1e-4
