@@ -96,8 +96,9 @@ class Subsampling(nn.Module):
             shape = tuple(features.shape)
             raise InputError(f"features have shape {shape}, not (B, T, {self.bins})", where="Subsampling")
         half = None if lengths is None else lengths // 2
-        y = F.relu(self._dense(zero_padding(features, lengths)))
-        z = F.relu(self.pointwise(self._separable(zero_padding(y, half))))
+        # In place: at this rate the activations are large.
+        y = self._dense(zero_padding(features, lengths)).relu_()
+        z = self.pointwise(self._separable(zero_padding(y, half))).relu_()
         tokens = self.linear(z.flatten(2)) * math.sqrt(self.width)
         normed: Tensor = self.norm(self.dropout(tokens))
         return normed
