@@ -37,6 +37,7 @@ TASKS = {
     "tabular": Task(
         "apps.tabular.prediction", "tabular", ("pandas", "pyarrow"), "classes or numbers from the columns of a table"
     ),
+    "asr": Task("apps.asr", "asr", ("torchaudio", "soundfile", "sentencepiece"), "words from recordings of speech"),
 }
 VERBS = {
     "train": "fit a model and save it",

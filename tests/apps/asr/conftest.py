@@ -7,6 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
+
+from apps.asr.config import AsrConfig
+from apps.asr.model import Squeezeformer
+from apps.asr.presets import tiny
+from apps.asr.recogniser import Recogniser
+from apps.asr.tokenizer import CharTokenizer
 
 RATE = 16_000
 PITCHES = {"a": 300.0, "b": 520.0, "c": 900.0, "d": 1560.0, "e": 2700.0}
@@ -78,3 +85,20 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sentences = texts(36, seed=0)
     splits = {"train": sentences[:24], "valid": sentences[24:30], "test": sentences[30:]}
     return write(tmp_path_factory.mktemp("tones") / "corpus", splits)
+
+
+@pytest.fixture(scope="session")
+def babbler() -> Callable[..., Recogniser]:
+    """``babbler(config)``: a random network that says something in every frame; tiny unless a config is given."""
+
+    def make(config: AsrConfig | None = None) -> Recogniser:
+        config = config or tiny()
+        tokenizer = CharTokenizer.fit(["abcde "])
+        torch.manual_seed(0)
+        model = Squeezeformer(config.features.n_mels, tokenizer.size, config.model)
+        with torch.no_grad():
+            model.head.weight.normal_()
+            model.head.bias[tokenizer.blank] = -1000.0
+        return Recogniser(config, tokenizer, model)
+
+    return make

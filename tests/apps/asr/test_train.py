@@ -58,7 +58,7 @@ def test_eight_utterances_are_learned_without_an_error(write_tones, tone_texts, 
     sentences = tone_texts(8, seed=3)
     data = write_tones(tmp_path / "data", {"train": sentences, "valid": sentences})
     command = ["--data", str(data), "--out", str(tmp_path / "run"), "--preset", "tiny", "--progress", "off"]
-    assert train.main([*command, "--fit.max-epochs", "60", "--batch-seconds", "16", "--watch", "wer"]) == 0
+    assert train.main([*command, "--fit.max-epochs", "36", "--batch-seconds", "16", "--watch", "wer"]) == 0
     assert json.loads((tmp_path / "run" / "outcome.json").read_text())["best"] == 0.0
     files = [data / f"train-{index}.wav" for index in range(8)]
     assert [one.text for one in trained(tmp_path / "run").transcribe(files)] == sentences
@@ -87,7 +87,7 @@ def test_a_time_limit_leaves_a_model_and_more_time_goes_on_to_the_same_weights(t
 
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
 def test_a_killed_run_resumes_to_the_bits_of_an_unbroken_one(tones, tmp_path, kill):
-    common = ["--data", str(tones), "--preset", "tiny", "--progress", "off", "--fit.max-epochs", "8"]
+    common = ["--data", str(tones), "--preset", "tiny", "--progress", "off", "--fit.max-epochs", "5"]
     common += ["--augment.time-masks", "2", "--augment.speeds", "0.9", "1.1", "--model.dropout", "0.1"]
     common += ["--fit.ema", "0.9", "--fit.checkpoint-every-minutes", "0.002", "--batch-seconds", "12"]
     words = [sys.executable, "-m", "apps.asr.train", *common, "--out", str(tmp_path / "broken")]
