@@ -34,7 +34,7 @@ from core.errors import InputError
 
 MARK = "synthetic.json"
 """A file of this name in a folder says that its speech is synthetic, and how it was made."""
-VERSION = 1
+VERSION = 2
 """Of the generator: raised with every change of what it writes."""
 SIZES = {"train": 288, "valid": 48, "test": 48}
 """Sentences of each split: about 12, 2 and 2 minutes."""
@@ -188,7 +188,7 @@ def _write(
         rows = csv.writer(file)
         rows.writerow(["utt_id", "split", "speaker", "synthetic", "duration", "text", "path"])
         for number, (utterance, samples) in enumerate(zip(planned, spoken, strict=True)):
-            audio = resampled(Recording((samples / 32768).astype(np.float32)[:, None], rate)).numpy()
+            audio = resampled(Recording((samples / 32768).astype(np.float32)[:, None], rate))
             recorded = _recorded(audio, np.random.default_rng([seed, number]))
             name = f"audio/{utterance.key}.flac"
             soundfile().write(str(folder / name), recorded, SAMPLE_RATE, subtype="PCM_16")
