@@ -212,7 +212,7 @@ class RelativeAttention(Mixer):
     def _project(self, n: int) -> Tensor:
         sinusoids = self._sinusoids_of(n)
         projected: Tensor = self.position(sinusoids)
-        return projected.view(len(sinusoids), self.heads, self.width // self.heads).transpose(0, 1)
+        return projected.view(sinusoids.shape[0], self.heads, self.width // self.heads).transpose(0, 1)
 
     def _sinusoids_of(self, n: int) -> Tensor:
         """p(r), kept for the longest sequence so far: half the cost of the projected positions is here."""

@@ -74,9 +74,9 @@ def mixer_cases() -> list[MixerCase]:
         if "project" in inspect.signature(block).parameters:
             variants.append({"project": False, "bias": False})
         if "position" in inspect.signature(block).parameters:
-            # Heads of width 3, where a number is left over, and 2; slopes of a power of two heads, and not.
+            # Heads of width 6, of several pairs of numbers, and of width 3, where a number is left over.
             kinds = [kind for kind in POSITIONS if kind != "none"]
-            variants += [{"position": kind, "heads": 3} for kind in kinds]
+            variants += [{"position": kind, "heads": 1} for kind in kinds]
             variants += [{"position": kind, "causal": True} for kind in kinds]
         cases += [MixerCase(name, block, MIXER_ORACLES[name], _required(block) | variant) for variant in variants]
     return cases

@@ -105,13 +105,12 @@ def _plain_scores(module: Any, head: int, q: Tensor, k: Tensor, i: int, keys: li
 def _rotary_scores(module: Any, head: int, q: Tensor, k: Tensor, i: int, keys: list[int]) -> Tensor:
     """Pairs (x_m, x_{m+M}) as complex numbers: Re(q conj(k) e^{i (i-j) w_m}), and a last number that is not turned."""
     pairs, distance = q.shape[1] // 2, i - torch.tensor(keys, dtype=torch.float64)
-    total = (q[i, 2 * pairs :] * k[keys, 2 * pairs :]).sum(-1)
-    for m in range(pairs):
-        angle = distance / 10000 ** (m / pairs)
-        real = q[i, m] * k[keys, m] + q[i, m + pairs] * k[keys, m + pairs]
-        imaginary = q[i, m + pairs] * k[keys, m] - q[i, m] * k[keys, m + pairs]
-        total = total + real * angle.cos() - imaginary * angle.sin()
-    return total / math.sqrt(q.shape[1])
+    frequencies = torch.tensor([10000 ** (-m / pairs) for m in range(pairs)], dtype=torch.float64)
+    query, many = (torch.complex(x[..., :pairs], x[..., pairs : 2 * pairs]) for x in (q[i], k[keys]))
+    angles = distance[:, None] * frequencies
+    turned = (query * many.conj() * torch.complex(angles.cos(), angles.sin())).real.sum(-1)
+    scores: Tensor = (turned + (q[i, 2 * pairs :] * k[keys, 2 * pairs :]).sum(-1)) / math.sqrt(q.shape[1])
+    return scores
 
 
 def _alibi_scores(module: Any, head: int, q: Tensor, k: Tensor, i: int, keys: list[int]) -> Tensor:
