@@ -1,10 +1,10 @@
 """Squeezeformer and the peers at one load: an inference pass and a training step on the same features.
 
 All read full-length recordings with their lengths given, the way padded ones would be. Inference is evaluation mode
-without gradients, ours in the form for recognition (:func:`apps.asr.inference.for_inference`), theirs as released, which
-have none. A training step is a forward pass in training mode and a backward pass from the sum of the squared logits,
-with dropout 0.1 wherever a network has it, attention probabilities included. Nothing is compiled. Under ``bf16``,
-autocast covers the forward pass of all.
+without gradients: ours in the form for recognition (:func:`apps.asr.inference.for_inference`), theirs as released. A
+training step is a forward pass in training mode and a backward pass from the sum of the squared logits, with dropout
+0.1 wherever a network has it, attention probabilities included. Nothing is compiled. Under ``bf16``, autocast covers
+the forward pass of all.
 """
 
 from __future__ import annotations
