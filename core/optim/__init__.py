@@ -9,7 +9,7 @@
 from core.optim.config import OptimConfig
 from core.optim.optimizer import KINDS, Optimizer, Rule
 from core.optim.routing import DECAYED, ROLES, Routed, Routing, route
-from core.optim.schedule import Schedule, ScheduleConfig, constant, warmup_cosine
+from core.optim.schedule import Schedule, ScheduleConfig, constant, hold_anneal, warmup_cosine
 
 __all__ = [
     "DECAYED",
@@ -23,6 +23,7 @@ __all__ = [
     "Schedule",
     "ScheduleConfig",
     "constant",
+    "hold_anneal",
     "route",
     "warmup_cosine",
 ]

@@ -7,6 +7,11 @@ between calls, so that a resumed run needs no scheduler state.
 at step ``total`` (Loshchilov and Hutter, arXiv 1608.03983, without restarts)::
 
     factor = floor + (1 - floor) * (1 + cos(pi * (step - warmup) / (total - warmup))) / 2
+
+``hold_anneal``: linear from 0 to 1 at step ``warmup``, held for ``hold`` steps, then a power down to ``floor`` (the
+extended peak of Squeezeformer, arXiv 2206.00888; ``power=0.5, hold=0`` is that of arXiv 1706.03762)::
+
+    factor = max(floor, (warmup / (step - hold)) ** power)        after step warmup + hold
 """
 
 from __future__ import annotations
@@ -50,23 +55,54 @@ def warmup_cosine(step: int, *, warmup: int, total: int, floor: float = 0.0) -> 
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
+def hold_anneal(step: int, *, warmup: int, hold: int, power: float = 1.0, floor: float = 0.0) -> float:
+    """Linear warm-up, a peak that is held, then a power of the step down to ``floor``; continuous.
+
+    Args:
+        step: where on the curve; it is 0 at step 0, so that the first optimiser step wants 1.
+        warmup: steps of the warm-up, at least 1: they also set how slowly the factor falls.
+        hold: steps at the peak.
+        power: of the fall.
+        floor: the least factor after the peak, between 0 and 1.
+
+    >>> [round(hold_anneal(step, warmup=2, hold=3, floor=0.3), 3) for step in range(11)]
+    [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 0.667, 0.5, 0.4, 0.333, 0.3]
+    """
+    if step < warmup:
+        return step / warmup
+    if step < warmup + hold:
+        return 1.0
+    return max(floor, float((warmup / (step - hold)) ** power))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """Which schedule, in shares of a run whose length is known later."""
 
-    name: Literal["constant", "warmup_cosine"] = "warmup_cosine"
+    name: Literal["constant", "hold_anneal", "warmup_cosine"] = "warmup_cosine"
     """How the learning rate changes over the run."""
     warmup: float = 0.05
-    """Share of the steps spent warming up (warmup_cosine)."""
+    """Share of the steps spent warming up (warmup_cosine, hold_anneal)."""
+    hold: float = 0.3
+    """Share of the steps at the peak (hold_anneal)."""
+    power: float = 1.0
+    """How fast the learning rate falls: with this power of the step (hold_anneal)."""
     floor: float = 0.0
-    """Factor on the learning rate at the end of the run (warmup_cosine)."""
+    """Least factor on the learning rate after the peak (warmup_cosine, which ends there; hold_anneal)."""
 
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:
             raise InputError(f"no schedule {self.name!r}", where="name", mend=nearest(self.name, list(SCHEDULES)))
-        for field in ("warmup", "floor"):
+        for field in ("warmup", "hold", "floor"):
             if not 0 <= getattr(self, field) <= 1:
                 raise InputError(f"{getattr(self, field)} is not a share between 0 and 1", where=field)
+        if not 0 < self.power < math.inf:
+            raise InputError(f"{self.power} is not a positive number", where="power")
+        if self.name == "hold_anneal":
+            if self.warmup == 0:
+                raise InputError("hold_anneal falls in proportion to its warm-up, which is 0", where="warmup")
+            if self.warmup + self.hold > 1:
+                raise InputError(f"{self.warmup} of warm-up and {self.hold} are more than the run", where="hold")
 
     def build(self, total: int) -> Schedule:
         """The schedule of a run of ``total`` steps.
@@ -85,7 +121,19 @@ def _build_warmup_cosine(config: ScheduleConfig, total: int) -> Schedule:
     return partial(warmup_cosine, warmup=round(config.warmup * total), total=total, floor=config.floor)
 
 
+def _build_hold_anneal(config: ScheduleConfig, total: int) -> Schedule:
+    warmup = max(1, round(config.warmup * total))
+    hold = round(config.hold * total)
+
+    def factor(step: int) -> float:
+        # As in warmup_cosine the first step of a run is already worth something.
+        return hold_anneal(step + 1, warmup=warmup, hold=hold, power=config.power, floor=config.floor)
+
+    return factor
+
+
 SCHEDULES: dict[str, Callable[[ScheduleConfig, int], Schedule]] = {
     "constant": _build_constant,
+    "hold_anneal": _build_hold_anneal,
     "warmup_cosine": _build_warmup_cosine,
 }

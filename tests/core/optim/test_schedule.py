@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
 from core.errors import InputError
-from core.optim import ScheduleConfig, constant, warmup_cosine
+from core.optim import ScheduleConfig, constant, hold_anneal, warmup_cosine
 
 
 def test_warmup_cosine_values():
@@ -35,6 +36,50 @@ def test_against_torch():
         reference.step()
 
 
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    [
+        (0, 0.0),
+        (2_500, 5e-4),
+        (5_000, 1e-3),
+        (20_000, 1e-3),
+        (45_000, 1e-3),
+        (50_000, 5e-4),
+        (85_000, 1e-3 / 9),
+        (539_000, 1e-3 * 5 / 499),
+        (540_000, 1e-5),
+        (10**7, 1e-5),
+    ],
+)
+def test_hold_anneal_values(step, rate):
+    factor = hold_anneal(step, warmup=5_000, hold=40_000, floor=0.01)
+    assert 1e-3 * factor == pytest.approx(rate, rel=1e-12)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_hold_anneal_is_continuous_and_monotone_after_its_peak(power):
+    factors = [hold_anneal(step, warmup=1000, hold=500, power=power, floor=0.2) for step in range(20_000)]
+    # no steeper than the warm-up or than the power law where it begins
+    assert max(abs(a - b) for a, b in pairwise(factors)) <= max(1, power) / 1000 + 1e-12
+    assert factors[1500:] == sorted(factors[1500:], reverse=True)
+    assert factors[-1] == pytest.approx(max(0.2, (1000 / 19_499) ** power))
+
+
+def test_hold_anneal_without_a_peak_is_the_schedule_of_the_first_transformer():
+    for step in (1, 2, 7, 100, 12345):
+        expected = min(step / 100, (100 / step) ** 0.5)
+        assert hold_anneal(step, warmup=100, hold=0, power=0.5) == pytest.approx(expected)
+
+
+def test_hold_anneal_by_shares():
+    schedule = ScheduleConfig(name="hold_anneal", warmup=0.1, hold=0.3, floor=0.05).build(100)
+    assert [schedule(step) for step in (0, 4, 9, 39)] == [0.1, 0.5, 1.0, 1.0]
+    assert schedule(49) == pytest.approx(10 / 20)
+    assert schedule(99) == pytest.approx(10 / 70)
+    assert schedule(10**6) == 0.05
+    assert ScheduleConfig(name="hold_anneal").build(3)(0) == 1.0
+
+
 def test_config_counts_in_shares():
     schedule = ScheduleConfig(warmup=0.1, floor=0.5).build(50)
     assert [schedule(step) for step in (0, 4, 5, 50)] == [0.2, 1.0, 1.0, 0.5]
@@ -42,7 +87,17 @@ def test_config_counts_in_shares():
 
 
 @pytest.mark.parametrize(
-    "fields", [pytest.param({"name": "cosine"}, marks=pytest.mark.untyped), {"warmup": 1.5}, {"floor": -0.1}]
+    "fields",
+    [
+        pytest.param({"name": "cosine"}, marks=pytest.mark.untyped),
+        {"warmup": 1.5},
+        {"floor": -0.1},
+        {"hold": 2.0},
+        {"power": 0.0},
+        {"power": math.nan},
+        {"warmup": 0.0, "name": "hold_anneal"},
+        {"hold": 0.6, "warmup": 0.5, "name": "hold_anneal"},
+    ],
 )
 def test_nonsense_is_refused(fields):
     with pytest.raises(InputError, match=next(iter(fields))):
