@@ -19,7 +19,10 @@ from apps import cli
 ROOT = Path(core.__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SITE_PACKAGES = sysconfig.get_path("purelib")
-BLOCK_ROOMS = ["errors", "sequence", "initialisation", "kernels", "optim", "attention", "norm", "feedforward", "layout"]
+BLOCK_ROOMS = [
+    *("errors", "sequence", "initialisation", "construction", "kernels", "optim"),
+    *("attention", "norm", "feedforward", "convolution", "layout"),
+]
 
 
 def command(*words, **options):

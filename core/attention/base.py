@@ -14,6 +14,7 @@ Masks are boolean, True = real / may attend: the opposite of ``torch.nn.Multihea
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -66,6 +67,10 @@ class Mixer(nn.Module, ABC):
         self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None, pair_mask: Bool[Tensor, "*B N N"] | None
     ) -> Float[Tensor, "B N D"]:
         """Mix one checked, padded batch. What comes out at masked positions is thrown away."""
+
+    def input_maps(self) -> Sequence[nn.Linear]:
+        """The linear maps that are all that reads x, so that a scale of x can move into them; none if others do."""
+        return ()
 
     def forward(
         self,

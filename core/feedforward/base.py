@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -41,8 +41,8 @@ def activation_named(name: str, where: str) -> Callable[[Tensor], Tensor]:
 class FeedForward(nn.Module, ABC):
     """A map applied to every position by itself: ``(...,D) -> (...,D)``.
 
-    Hidden units are ordered: unit i is row i of ``up`` (in a GLU, row i of both halves) and column i of ``down``, so
-    that taking the first m units, or reordering them, is slicing.
+    ``up`` alone reads x. Hidden units are ordered: unit i is row i of ``up`` (in a GLU, row i of both halves) and
+    column i of ``down``, so that taking the first m units, or reordering them, is slicing.
 
     Args:
         width: D.
@@ -54,6 +54,12 @@ class FeedForward(nn.Module, ABC):
         if width < 1 or hidden < 1:
             raise InputError(f"a feed-forward needs width and hidden >= 1, not {width} and {hidden}")
         self.width, self.hidden = width, hidden
+
+    up: nn.Linear
+
+    def input_maps(self) -> Sequence[nn.Linear]:
+        """The linear maps that are all that reads x, so that a scale of x can move into them."""
+        return (self.up,)
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "*positions D"]) -> Float[Tensor, "*positions D"]:

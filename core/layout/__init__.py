@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from core.layout.build import build
 from core.layout.entries import Entry, Layout, Repeat, flatten
+from core.layout.fold import fold_scale, fold_scales
 from core.layout.residual import Residual
+from core.layout.scale import InputScale
 from core.layout.stack import Description, Stack
 
-__all__ = ["Description", "Entry", "Layout", "Repeat", "Residual", "Stack", "build", "flatten"]
+__all__ = [
+    "Description",
+    "Entry",
+    "InputScale",
+    "Layout",
+    "Repeat",
+    "Residual",
+    "Stack",
+    "build",
+    "flatten",
+    "fold_scale",
+    "fold_scales",
+]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from core.attention import MIXERS
+from core.construction import construct
+from core.convolution import CONVOLUTIONS
 from core.errors import InputError, nearest
 from core.feedforward import FEEDFORWARDS
 from core.layout.entries import Entry, Layout, flatten
 from core.layout.residual import NORM_COUNTS, Residual
+from core.layout.scale import InputScale
 from core.layout.stack import Stack
-from core.norm import NORMS, Norm
+from core.norm import NORMS, norm_named
 
-TABLES: dict[str, Mapping[str, type[nn.Module]]] = {"mixer": MIXERS, "feedforward": FEEDFORWARDS}
+TABLES: dict[str, Mapping[str, type[nn.Module]]] = {"mixer": {**MIXERS, **CONVOLUTIONS}, "feedforward": FEEDFORWARDS}
 
 
 def build(layout: Layout, width: int) -> Stack:
@@ -56,26 +58,12 @@ def _sublayer(entry: Entry, width: int) -> Residual:
     _known(entry.norm, NORMS, "norm", where)
     if not 0.0 <= entry.drop < 1.0:
         raise InputError(f"drop {entry.drop} is outside [0, 1)", where=where)
-    block = _construct(TABLES[entry.kind][entry.name], width, entry.options, where)
-    norms: list[Norm] = [NORMS[entry.norm](width) for _ in range(NORM_COUNTS[entry.placement])]
-    return Residual(block, entry.placement, *norms, drop=entry.drop)
+    block = construct(TABLES[entry.kind][entry.name], width, entry.options, where)
+    norms = [norm_named(entry.norm, width, entry.norm_options, where) for _ in range(NORM_COUNTS[entry.placement])]
+    scale = InputScale(width) if entry.scale else None
+    return Residual(block, entry.placement, *norms, drop=entry.drop, scale=scale)
 
 
 def _known(name: str, table: Mapping[str, Any], what: str, where: str) -> None:
     if name not in table:
         raise InputError(f"no {what} {name!r}", where=where, mend=nearest(name, list(table)))
-
-
-def _construct(block: type[nn.Module], width: int, options: Mapping[str, Any], where: str) -> nn.Module:
-    """``block(width, **options)``, with every complaint about the options as one line."""
-    parameters = {name: p for name, p in inspect.signature(block).parameters.items() if name != "width"}
-    for name in options:
-        if name not in parameters:
-            raise InputError(f"no option {name!r}", where=where, mend=nearest(name, list(parameters)))
-    missing = [name for name, p in parameters.items() if p.default is p.empty and name not in options]
-    if missing:
-        raise InputError(f"needs the option {missing[0]!r}", where=where)
-    try:
-        return block(width, **options)
-    except (TypeError, ValueError) as error:
-        raise InputError(str(error), where=where) from error

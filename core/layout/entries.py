@@ -17,7 +17,8 @@ class Entry:
     """One residual sublayer. ``dataclasses.asdict`` gives it as plain data.
 
     Attributes:
-        kind: the table that ``name`` comes from: ``core.attention.MIXERS`` or ``core.feedforward.FEEDFORWARDS``.
+        kind: the table that ``name`` comes from: ``core.attention.MIXERS`` with ``core.convolution.CONVOLUTIONS``, or
+            ``core.feedforward.FEEDFORWARDS``.
         name: the block's name there.
         options: the block's constructor arguments besides the width.
         norm: name in ``core.norm.NORMS``; ``placement="none"`` builds none.
@@ -25,6 +26,8 @@ class Entry:
         drop: dropout on what the sublayer adds to the stream.
         share: entries with equal keys are one sublayer, its norms included, and must be equal in everything. A repeated
             entry with a key is therefore a loop over the same weights; one without gets new weights each time.
+        norm_options: the norm's constructor arguments besides the width.
+        scale: learned scale and shift of what the block reads, see ``core.layout.scale``.
 
     >>> Entry("mixer", "softmax", {"heads": 8}).placement
     'pre'
@@ -37,6 +40,8 @@ class Entry:
     placement: Placement = "pre"
     drop: float = 0.0
     share: str | None = None
+    norm_options: Mapping[str, Any] = field(default_factory=dict)
+    scale: bool = False
 
 
 @dataclass(frozen=True)

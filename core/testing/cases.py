@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from core.attention import MIXERS, Mixer
+from core.convolution import CONVOLUTIONS
 from core.feedforward import FEEDFORWARDS, FeedForward
 from core.norm import NORMS, Norm
 from core.position import POSITIONS
+from core.testing.convolutions import CONVOLUTION_ORACLES
 from core.testing.oracles import FEEDFORWARD_ORACLES, MIXER_ORACLES, NORM_ORACLES, MixerOracle, TokenOracle
 from core.testing.tolerances import draw
 
@@ -43,11 +45,17 @@ class Case(Generic[ModuleT, OracleT]):
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def make(self, dtype: torch.dtype = torch.float64, **options: Any) -> ModuleT:
-        """The block in eval mode, all parameters drawn at random: zero biases and unit gains would hide mistakes."""
+        """The block in eval mode, parameters and running statistics drawn at random: zeros and ones hide mistakes."""
         block = self.block(WIDTH, **{**self.options, **options})
         with torch.no_grad():
             for index, parameter in enumerate(block.parameters()):
                 parameter.copy_(0.5 * draw(*parameter.shape, seed=1000 + index))
+            for index, (buffer, value) in enumerate(block.named_buffers()):
+                drawn = 0.5 * draw(*value.shape, seed=2000 + index)
+                if buffer.endswith("running_mean"):
+                    value.copy_(drawn)
+                elif buffer.endswith("running_var"):
+                    value.copy_(drawn.exp())
         return block.to(dtype).eval()
 
     def takes(self, option: str) -> bool:
@@ -80,6 +88,20 @@ def mixer_cases() -> list[MixerCase]:
             variants += [{"position": kind, "causal": True} for kind in kinds]
         cases += [MixerCase(name, block, MIXER_ORACLES[name], _required(block) | variant) for variant in variants]
     return cases
+
+
+def convolution_cases() -> list[MixerCase]:
+    """Each member of ``CONVOLUTIONS``, also causal, gated and with another norm."""
+    return [
+        MixerCase(name, block, CONVOLUTION_ORACLES[name], variant)
+        for name, block in CONVOLUTIONS.items()
+        for variant in (
+            {},
+            {"causal": True},
+            {"activation": "glu"},
+            {"norm": "layernorm", "norm_options": {"eps": 0.5}},
+        )
+    ]
 
 
 def norm_cases() -> list[NormCase]:

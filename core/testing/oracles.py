@@ -169,6 +169,13 @@ def layernorm(module: Any, x: Tensor) -> Tensor:
     return y
 
 
+def batchnorm(module: Any, x: Tensor) -> Tensor:
+    """(x - running mean) / sqrt(running variance + eps) * weight + bias: batch normalisation outside training."""
+    root: Tensor = (module.running_var.double() + module.eps) ** 0.5
+    y: Tensor = (x - module.running_mean.double()) / root * module.weight.double() + module.bias.double()
+    return y
+
+
 def rmsnorm(module: Any, x: Tensor) -> Tensor:
     """x / sqrt(mean square + eps) * weight."""
     root: Tensor = ((x**2).sum(-1, keepdim=True) / x.shape[-1] + module.eps) ** 0.5
@@ -207,5 +214,10 @@ def glu(module: Any, x: Tensor) -> Tensor:
 
 
 MIXER_ORACLES: dict[str, MixerOracle] = {"relative": relative_mixer, "softmax": softmax_mixer}
-NORM_ORACLES: dict[str, TokenOracle] = {"identity": identity, "layernorm": layernorm, "rmsnorm": rmsnorm}
+NORM_ORACLES: dict[str, TokenOracle] = {
+    "batchnorm": batchnorm,
+    "identity": identity,
+    "layernorm": layernorm,
+    "rmsnorm": rmsnorm,
+}
 FEEDFORWARD_ORACLES: dict[str, TokenOracle] = {"glu": glu, "mlp": mlp}

@@ -1,14 +1,17 @@
+import copy
 import dataclasses
 import json
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from core.errors import InputError
-from core.layout import Entry, Layout, Repeat, Residual, Stack, build
+from core.layout import Entry, InputScale, Layout, Repeat, Residual, Stack, build, fold_scale, fold_scales
+from core.layout.residual import NORM_COUNTS
 from core.norm import LayerNorm, RMSNorm
+from core.optim import route
 from core.testing.tolerances import draw, draw_mask
 
 WIDTH = 8
@@ -57,6 +60,108 @@ def test_dropout_is_on_what_is_added(placement: Any, norms: int) -> None:
     dropped = ratio.abs() < 1e-3
     torch.testing.assert_close(ratio[~dropped], torch.full_like(ratio[~dropped], 2.0), atol=1e-2, rtol=0)
     assert 0.45 < float(dropped.float().mean()) < 0.55
+
+
+def test_an_input_scale_is_the_blocks_alone() -> None:
+    x = draw(2, 5, WIDTH)
+    f, scale, norm = nn.Linear(WIDTH, WIDTH).double(), InputScale(WIDTH).double(), LayerNorm(WIDTH).double()
+    with torch.no_grad():
+        for index, parameter in enumerate((*scale.parameters(), *norm.parameters())):
+            parameter.copy_(draw(WIDTH, seed=index))
+
+    def g(z: Tensor) -> Tensor:
+        return f(z * scale.gain + scale.bias)
+
+    wanted = {
+        "pre": x + g(norm(x)),
+        "post": norm(x + g(x)),
+        "peri": x + norm(g(norm(x))),
+        "none": x + g(x),
+    }
+    for placement, y in wanted.items():
+        norms = [norm] * NORM_COUNTS[placement]
+        torch.testing.assert_close(Residual(f, placement, *norms, scale=scale)(x), y)  # type: ignore[arg-type]
+
+
+def test_an_entrys_scale_starts_as_nothing_and_has_its_roles() -> None:
+    plain, scaled = (
+        build((MIX, MLP), WIDTH),
+        build(tuple(dataclasses.replace(e, scale=True) for e in (MIX, MLP)), WIDTH),
+    )
+    state = scaled.state_dict()
+    assert set(state) - set(plain.state_dict()) == {
+        f"sublayers.{i}.scale.{n}" for i in (0, 1) for n in ("gain", "bias")
+    }
+    plain.load_state_dict({name: value for name, value in state.items() if ".scale." not in name})
+    x = draw(2, 5, WIDTH, dtype=torch.float32)
+    assert torch.equal(scaled(x), plain(x))
+    roles = {entry.name: entry.role for entry in route(scaled).entries if ".scale." in entry.name}
+    assert roles == {f"sublayers.{i}.scale.{name}": name for i in (0, 1) for name in ("gain", "bias")}
+    assert scaled.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
+
+
+BLOCKS = [
+    MIX,
+    Entry("mixer", "relative", {"heads": 2}),
+    Entry("mixer", "softmax", {"heads": 2, "bias": False}),
+    Entry("mixer", "convolution", {"kernel": 5}),
+    Entry("mixer", "convolution", {"kernel": 5, "activation": "glu", "causal": True, "norm": "layernorm"}),
+    MLP,
+    Entry("feedforward", "glu", {"hidden": 12, "bias": False}),
+]
+
+
+@pytest.mark.parametrize("placement", ["pre", "post", "peri", "none"])
+@pytest.mark.parametrize("entry", BLOCKS, ids=lambda entry: f"{entry.name}-{len(entry.options)}")
+def test_a_scale_folds_away(entry: Entry, placement: Any) -> None:
+    entry = dataclasses.replace(entry, placement=placement, scale=True)
+    stack = randomised(build((Repeat((entry,), 2), dataclasses.replace(entry, share="s")), WIDTH))
+    x, mask = draw(3, 6, WIDTH), draw_mask(3, 6)
+    wanted, state = stack(x, mask=mask), copy.deepcopy(stack.state_dict())
+    folded = fold_scales(stack)
+    torch.testing.assert_close(folded(x, mask=mask), wanted, rtol=1e-10, atol=1e-11)
+    assert not any(".scale." in name for name in folded.state_dict())
+    assert all(torch.equal(value, state[name]) for name, value in stack.state_dict().items()), "the original changed"
+    assert torch.equal(fold_scales(folded)(x, mask=mask), folded(x, mask=mask))
+    one = fold_scale(stack.sublayers[0])
+    torch.testing.assert_close(one(x), stack.sublayers[0](x), rtol=1e-10, atol=1e-11)
+    low = stack.float()
+    torch.testing.assert_close(fold_scales(low)(x.float(), mask=mask), low(x.float(), mask=mask), rtol=1e-5, atol=1e-5)
+
+
+def test_what_does_not_read_linearly_keeps_its_scale() -> None:
+    with pytest.raises(InputError, match="layout: the input scale of Tanh cannot be folded"):
+        fold_scale(Residual(nn.Tanh(), "none", scale=InputScale(WIDTH)))
+
+
+def test_norms_get_their_options_and_a_batch_norm_the_mask() -> None:
+    entry = dataclasses.replace(MLP, placement="post", norm="batchnorm", norm_options={"eps": 1e-3, "momentum": 1.0})
+    stack = build((entry, dataclasses.replace(MIX, norm_options={"eps": 0.5}, placement="peri")), WIDTH).double()
+    assert [norm.eps for norm in stack.sublayers[1].norms] == [0.5, 0.5]
+    first = stack.sublayers[0]
+    x, mask = draw(3, 6, WIDTH), draw_mask(3, 6)
+    rows = x[mask] + first.block(x[mask])
+    packed = build((entry,), WIDTH).double()
+    packed.sublayers[0].load_state_dict(first.state_dict())
+    stack(x.masked_fill(~mask[..., None], float("nan")), mask=mask)
+    packed(x[mask], offsets=torch.tensor([0, *mask.sum(1).tolist()]).cumsum(0))
+    for norm in (first.norms[0], packed.sublayers[0].norms[0]):
+        torch.testing.assert_close(norm.running_mean, rows.mean(0))
+        torch.testing.assert_close(norm.running_var, rows.var(0))
+
+
+def test_a_convolution_stands_in_a_layout_like_any_mixer() -> None:
+    options = {"kernel": 3, "norm_options": {"momentum": 0.015}}
+    layout = (MIX, Entry("mixer", "convolution", options, placement="post", drop=0.1, scale=True))
+    stack = randomised(build(layout, WIDTH))
+    x = draw(2, 7, WIDTH)
+    mask = torch.arange(7) < torch.tensor([[7], [4]])
+    y = stack(x, mask=mask)
+    torch.testing.assert_close(y[1:, :4], stack(x[1:, :4]), rtol=1e-10, atol=1e-11)
+    assert not bool(y[1, 4:].any())
+    assert str(stack.describe()[1]) == "mixer convolution, post layernorm, 408 parameters"
+    with pytest.raises(InputError, match=r"no option 'kernl'; did you mean 'kernel'\?"):
+        build((Entry("mixer", "convolution", {"kernl": 3}),), WIDTH)
 
 
 def test_an_entry_passes_its_dropout_on() -> None:
@@ -158,6 +263,8 @@ def test_layouts_are_plain_data() -> None:
         "placement": "peri",
         "drop": 0.0,
         "share": None,
+        "norm_options": {},
+        "scale": False,
     }
     assert [entry["name"] for entry in plain[0]["entries"]] == ["mlp", "softmax"]
 
@@ -168,6 +275,7 @@ def test_layouts_are_plain_data() -> None:
     [
         ({"kind": "mixers"}, r"no kind 'mixers'; did you mean 'mixer'\?"),
         ({"name": "sofmax"}, r"no mixer 'sofmax'; did you mean 'softmax'\?"),
+        ({"norm_options": {"esp": 1e-3}}, r"norm 'layernorm': no option 'esp'; did you mean 'eps'\?"),
         ({"norm": "layrnorm"}, r"mixer 'softmax': no norm 'layrnorm'; did you mean 'layernorm'\?"),
         ({"placement": "prenorm"}, r"no placement 'prenorm'"),
         ({"options": {"heads": 2, "head": 1}}, r"mixer 'softmax': no option 'head'; did you mean 'heads'\?"),

@@ -1,0 +1,68 @@
+"""Folding input scales away, for inference.
+
+    W (a * x + b) + c = W' x + c',   W' = W diag(a),   c' = c + W b
+
+The scale a and shift b of ``core.layout.scale`` move into the linear maps by which a block reads its input (queries,
+keys and values of an attention, ``up`` of a feed-forward, the first point-wise map of a convolution module). A block
+names them by the method ``input_maps``. Computed in float64 and cast once.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+
+from core.errors import InputError
+from core.layout.residual import Residual
+from core.layout.stack import Stack
+from core.norm.base import fold_affine
+
+
+@runtime_checkable
+class ReadsLinearly(Protocol):
+    """A block that reads its input through linear maps only."""
+
+    def input_maps(self) -> Sequence[nn.Linear]:
+        """Those maps; none where something else reads the input as well."""
+        ...
+
+
+def fold_scales(stack: Stack) -> Stack:
+    """A copy of ``stack`` that computes the same without its input scales; for inference.
+
+    Raises:
+        InputError: a scaled block that does not read its input through linear maps.
+
+    >>> from core.layout import Entry, build
+    >>> stack = build((Entry("feedforward", "mlp", {"hidden": 16}, scale=True),), width=8)
+    >>> stack.parameter_count() - fold_scales(stack).parameter_count()
+    16
+    """
+    folded = copy.deepcopy(stack)
+    for sublayer in folded.sublayers:
+        _fold_(sublayer)
+    return folded
+
+
+def fold_scale(sublayer: Residual) -> Residual:
+    """The same for one sublayer."""
+    folded = copy.deepcopy(sublayer)
+    _fold_(folded)
+    return folded
+
+
+def _fold_(sublayer: nn.Module) -> None:
+    """Move the scale of a ``Residual`` into its block, in place."""
+    if not isinstance(sublayer, Residual) or sublayer.scale is None:
+        return
+    scale, block = sublayer.scale, sublayer.block
+    maps = block.input_maps() if isinstance(block, ReadsLinearly) else ()
+    if not maps:
+        raise InputError(f"the input scale of {type(block).__name__} cannot be folded", where="layout")
+    for linear in maps:
+        folded = fold_affine(linear, scale.gain, scale.bias)
+        linear.weight, linear.bias = folded.weight, folded.bias
+    sublayer.scale = None
