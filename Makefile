@@ -25,7 +25,7 @@ TYPED_TESTS := $(addprefix tests/core/,attention feedforward kernels layout norm
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    train, evaluate and predict on bundled real tables; leaves $(DEMO)"
+	@echo "make demo    train, evaluate and predict on bundled real tables and on synthetic speech; leaves $(DEMO)"
 	@echo "make test    the default tests"
 	@echo "make lint    ruff, mypy, import laws"
 	@echo "make bench   leak and step time; with DATA=DIR also quality, its table and time to best (hours). Installs the peers"
@@ -49,6 +49,10 @@ demo: $(INSTALLED)
 	  $(RUN) -c "import sys; from sklearn import datasets as d; f = getattr(d, 'load_$$table')(as_frame=True).data; f.head(10).to_csv(sys.argv[1], index=False)" $(DEMO)/$$table/rows.csv; \
 	  $(RUN) -m apps.tabular.prediction.predict $(DEMO)/$$table $(DEMO)/$$table/rows.csv --out $(DEMO)/$$table/predictions.csv; \
 	done
+	$(RUN) -m apps.asr.train --out $(DEMO)/speech --max-minutes 2
+	$(RUN) -m apps.asr.evaluate $(DEMO)/speech --report $(DEMO)/speech/report
+	$(RUN) -c "from apps.asr.data.sources import load_corpus; print(*(u.path for u in load_corpus().splits['test'][:3]), sep='\n')" \
+	  | xargs $(RUN) -m apps.asr.predict $(DEMO)/speech
 
 test: $(INSTALLED)
 	@export $(TEST_ENV); status=0; \

@@ -1,7 +1,7 @@
 """Documents do what they say: every command runs, every example runs, every link leads somewhere.
 
-Blocks of one document run in order, in an empty folder that holds two tables, with every preset made tiny. A block of
-bash runs line by line in this process; the few commands that set up a checkout are known and left out.
+Blocks of one document run in order, in a folder that holds two tables and a few recordings, with every preset made
+tiny. A block of bash runs line by line in this process; the few commands that set up a checkout are known and left out.
 """
 
 import importlib
@@ -13,6 +13,9 @@ import pytest
 
 import core
 from apps import cli
+from apps.asr import presets as asr_presets
+from apps.asr.config import AsrConfig
+from apps.asr.config import ModelConfig as AsrModelConfig
 from apps.tabular.prediction import presets
 from apps.tabular.prediction.config import ModelConfig, TabularConfig
 from core.training import FitSettings
@@ -36,9 +39,29 @@ def tiny():
     return TabularConfig(model=ModelConfig(width=8, heads=2, layers=1), fit=FitSettings(max_epochs=1))
 
 
+def tiny_asr():
+    model = AsrModelConfig(width=16, layers=3, heads=2, reduce=1, kernel=3)
+    return AsrConfig(model=model, fit=FitSettings(max_epochs=1))
+
+
+def write_recordings(folder):
+    """A corpus of noise, and ``new.wav`` beside it."""
+    import numpy as np
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    (folder / "recordings").mkdir()
+    lines = ["path,text,split"]
+    for index, split in enumerate(["train"] * 6 + ["valid"] * 2 + ["test"] * 2):
+        soundfile.write(folder / f"recordings/{index}.wav", 0.1 * rng.standard_normal(16_000), 16_000)
+        lines.append(f"{index}.wav,one two {index % 3 * 'a'}b,{split}")
+    (folder / "recordings" / "manifest.csv").write_text("\n".join(lines) + "\n")
+    soundfile.write(folder / "new.wav", 0.1 * rng.standard_normal(20_000), 16_000)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder with ``table.csv`` (two classes) and ``new.csv``, rows of it without the target."""
+    """A folder with ``table.csv`` (two classes), ``new.csv``, rows of it without the target, and recordings."""
     from sklearn.datasets import load_breast_cancer
 
     table = load_breast_cancer(as_frame=True).frame.iloc[:300]
@@ -48,6 +71,9 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in presets.PRESETS:
         monkeypatch.setitem(presets.PRESETS, name, tiny)
+    write_recordings(tmp_path)
+    for name in asr_presets.PRESETS:
+        monkeypatch.setitem(asr_presets.PRESETS, name, tiny_asr)
     return tmp_path
 
 
@@ -77,7 +103,7 @@ def test_blocks_run(page, folder, capsys):
 
 
 def test_main_pages_have_blocks():
-    for name in ("README.md", "apps/tabular/prediction/README.md", "docs/tabular.md"):
+    for name in ("README.md", "apps/tabular/prediction/README.md", "docs/tabular.md", "docs/asr.md"):
         assert {kind for kind, _ in blocks(ROOT / name)} == {"bash", "python"}, name
 
 

@@ -27,12 +27,12 @@ def default() -> AsrConfig:
         optim=OptimConfig(lr=2e-3, betas=(0.9, 0.98), eps=1e-9, weight_decay=5e-4),
         schedule=ScheduleConfig(name="warmup_cosine", warmup=0.1),
         fit=FitSettings(max_epochs=60, clip_norm=5.0),
-        batch_seconds=60.0,
+        batch_seconds=24.0,
     )
 
 
 def tiny() -> AsrConfig:
-    """For trying things out: ``manyformer asr train --preset tiny``. Four narrow blocks, a few epochs."""
+    """For trying things out: ``manyformer asr train --preset tiny``. Three narrow blocks, a few epochs."""
     return AsrConfig(
         augment=AugmentConfig(frequency_masks=0, time_masks=0),
         model=ModelConfig(width=32, layers=3, heads=2, reduce=1, kernel=15, conv_momentum=0.1, dropout=0.0),
