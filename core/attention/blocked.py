@@ -135,7 +135,8 @@ class _Blocked(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, y = ctx.saved_tensors
-        inputs, grads = _Inputs(*tensors), _Grads.of(tensors)
+        inputs = _Inputs(*tensors)
+        grads = _Grads.of(inputs)
         for block in inputs.blocks():
             grads.add(block, dy, y)
         return grads.content, grads.position, grads.k, grads.v, grads.positions.to(inputs.positions.dtype), None
@@ -152,16 +153,15 @@ class _Grads:
     positions: Tensor
 
     @classmethod
-    def of(cls, tensors: list[Tensor]) -> _Grads:
+    def of(cls, inputs: _Inputs) -> _Grads:
         """Zeros. Every block of the batch adds to the positions: that sum is in float32 at least."""
-        content, position, k, v, positions = tensors[:5]
-        wide = torch.promote_types(positions.dtype, torch.float32)
+        wide = torch.promote_types(inputs.positions.dtype, torch.float32)
         return cls(
-            torch.zeros_like(content),
-            torch.zeros_like(position),
-            torch.zeros_like(k),
-            torch.zeros_like(v),
-            torch.zeros_like(positions, dtype=wide),
+            torch.zeros_like(inputs.content),
+            torch.zeros_like(inputs.position),
+            torch.zeros_like(inputs.k),
+            torch.zeros_like(inputs.v),
+            torch.zeros_like(inputs.positions, dtype=wide),
         )
 
     def add(self, block: _Block, dy: Tensor, y: Tensor) -> None:
