@@ -68,7 +68,7 @@ def depthwise_conv1d(
     both = min(left, right) if x.shape[1] else 0
     if left != both or right != both:
         x = F.pad(x, (0, 0, left - both, right - both))
-    y: Tensor = _ChannelsLast.apply(x.contiguous(), weight, bias, stride, both)  # type: ignore[no-untyped-call]
+    y: Tensor = _ChannelsLast.apply(x.contiguous(), weight, bias, stride, both)
     return y
 
 
@@ -119,7 +119,7 @@ class _ChannelsLast(torch.autograd.Function):
         return y[:, :, 0].transpose(1, 2)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad, channels = grad.contiguous(), x.shape[2]

@@ -70,7 +70,7 @@ class BatchNorm(Norm):
         real = mask.flatten().nonzero().squeeze(1)
         y = self._normalise(rows.index_select(0, real).to(kind)).to(x.dtype)
         # On a processor index_add is twice as fast as index_copy.
-        return rows.new_zeros(rows.shape).index_add(0, real, y).view(x.shape)
+        return rows.new_zeros(rows.shape).index_add_(0, real, y).view(x.shape)
 
     def _normalise(self, rows: Tensor) -> Tensor:
         """Rows ``(n,D)`` of which every one counts, in the dtype of the computation."""
@@ -101,7 +101,7 @@ class BatchNorm(Norm):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Leave out torch's counter of batches, which only its cumulative average needs."""
         state_dict.pop(f"{prefix}num_batches_tracked", None)
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
         """Width, eps and momentum, for ``print(module)``."""
