@@ -56,13 +56,13 @@ def data_facts(run: RunDirectory) -> dict[str, Any]:
 
 @contextmanager
 def discarded_if_refused(run: RunDirectory) -> Iterator[None]:
-    """Takes the run back when its input is refused before the first state was saved.
+    """Takes the run back when its input is refused, or Ctrl-C comes, before the first state was saved.
 
     A folder that nothing came of must not tie the next try to this config.
     """
     try:
         yield
-    except InputError:
+    except (InputError, KeyboardInterrupt):
         if not run.last.exists():
             run.discard()
         raise

@@ -72,12 +72,13 @@ def test_history_may_be_missing_but_not_damaged(run):
 
 
 @pytest.mark.parametrize("saved", [False, True])
-def test_what_is_refused_at_birth_is_taken_back(run, saved):
+@pytest.mark.parametrize("end", [InputError("no"), KeyboardInterrupt()])
+def test_what_is_refused_at_birth_is_taken_back(run, saved, end):
     claim_data(run, FACTS)
     if saved:
         run.last.mkdir(parents=True)
-    with pytest.raises(InputError), discarded_if_refused(run):
-        raise InputError("no")
+    with pytest.raises(type(end)), discarded_if_refused(run):
+        raise end
     assert run.config_file.exists() == run.data.exists() == saved
 
 
