@@ -154,6 +154,9 @@ class _Examiner:
         good, targets, bad, seconds = [], [], [], 0.0
         lengths = in_threads(self._samples, utterances)
         for utterance, samples in zip(utterances, lengths, strict=True):
+            if isinstance(samples, InputError):
+                bad.append(about(utterance, "unreadable", samples.what, samples.mend, split))
+                continue
             found = self._examine(utterance, samples, split)
             if isinstance(found, Finding):
                 bad.append(found)
@@ -173,9 +176,7 @@ class _Examiner:
             return error
         return samples
 
-    def _examine(self, utterance: Utterance, samples: int | InputError, split: str) -> Finding | tuple[int, ...]:
-        if isinstance(samples, InputError):
-            return about(utterance, "unreadable", samples.what, samples.mend, split)
+    def _examine(self, utterance: Utterance, samples: int, split: str) -> Finding | tuple[int, ...]:
         try:
             targets = tuple(self.tokenizer.encode(utterance.text or ""))
         except InputError as error:

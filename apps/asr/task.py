@@ -75,7 +75,7 @@ class SpeechTask(Task):
             loss, logits, lengths = self._losses(batch)
             losses.append(loss.cpu())
             found = greedy(logits.float(), lengths, self.tokenizer.blank)
-            said = batch["targets"].split(batch["target_lengths"].tolist())
+            said = torch.split(batch["targets"], batch["target_lengths"].tolist())
             pairs += [
                 (self.tokenizer.decode(tokens.tolist()), self.tokenizer.decode(list(hypothesis.tokens)))
                 for tokens, hypothesis in zip(said, found, strict=True)
