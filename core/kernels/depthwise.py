@@ -59,7 +59,7 @@ def depthwise_conv1d(
     >>> depthwise_conv1d(x, torch.ones(1, 1, 2), left=1).flatten().tolist()
     [1.0, 3.0, 5.0]
     """
-    if x.device.type != "cpu" or _is_empty(x, weight, stride, left, right):
+    if x.device.type != "cpu" or _is_empty(x, weight, left, right):
         return depthwise_conv1d_reference(x, weight, bias, stride=stride, left=left, right=right)
     if torch.is_autocast_enabled("cpu"):
         kind = torch.get_autocast_dtype("cpu")
@@ -82,7 +82,7 @@ def depthwise_conv1d_reference(
     right: int = 0,
 ) -> Float[Tensor, "B L C"]:
     """The same by torch's own convolution, transposed twice."""
-    if _is_empty(x, weight, stride, left, right):
+    if _is_empty(x, weight, left, right):
         # No number, yet still a function of x, whose gradient is zero.
         length = conv_length(x.shape[1], weight.shape[2], stride=stride, left=left, right=right)
         return F.pad(x[:, :0], (0, 0, 0, length)) * weight[:, 0, 0]
@@ -90,9 +90,9 @@ def depthwise_conv1d_reference(
     return F.conv1d(padded, weight, bias, stride=stride, groups=x.shape[2]).transpose(1, 2)
 
 
-def _is_empty(x: Tensor, weight: Tensor, stride: int, left: int, right: int) -> bool:
-    length = conv_length(x.shape[1], weight.shape[2], stride=stride, left=left, right=right)
-    return length == 0 or x.shape[0] == 0
+def _is_empty(x: Tensor, weight: Tensor, left: int, right: int) -> bool:
+    """Whether the result has no number: no sequence, or fewer elements than taps."""
+    return bool(x.shape[0] == 0 or x.shape[1] + left + right < weight.shape[2])
 
 
 def _row(x: Tensor) -> Tensor:
