@@ -17,7 +17,7 @@ from apps.asr.data.manifest import Utterance
 from apps.asr.windows import FRAME, GRID, windows
 from core.errors import InputError
 
-Source = Utterance | str | os.PathLike[str] | Float[Tensor, " N"]
+Source = Utterance | str | os.PathLike[str] | Float[Tensor, " _"]
 """A recording: a part of a file, a file, or samples at 16 kHz in [-1, 1]."""
 
 

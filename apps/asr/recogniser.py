@@ -128,7 +128,7 @@ class Recogniser:
                 outputs |= zip(batch, self._outputs([pool[index].audio for index in batch]), strict=True)
             yield from ((piece, outputs[index]) for index, piece in enumerate(pool))
 
-    def _outputs(self, audio: list[Float[Tensor, " N"]]) -> list[Float[Tensor, "T V"]]:
+    def _outputs(self, audio: list[Float[Tensor, " _"]]) -> list[Float[Tensor, "_ V"]]:
         """Outputs of each signal; none of one too short for a frame."""
         lengths = torch.tensor([len(signal) for signal in audio])
         found = [torch.zeros(0, self.tokenizer.size) for _ in audio]

@@ -46,7 +46,7 @@ def windows(samples: int, *, length: float = 30.0, context: float = 4.8) -> list
     Raises:
         InputError: a context that leaves nothing to keep.
 
-    >>> for window in windows(100 * 16_000, length=40, context=4.8):
+    >>> for window in windows(100 * 16_000, length=40.0, context=4.8):
     ...     print(window.start / 16_000, window.stop / 16_000, window.first, window.last)
     0.0 40.0 0 880
     30.4 70.4 120 870

@@ -44,7 +44,7 @@ def test_a_recording_gives_the_same_alone_and_in_any_batch(recogniser, audio, ba
 
 
 def test_texts_are_in_order_and_of_what_is_too_short_empty(recogniser, audio):
-    found = recogniser.transcribe(audio, batch_seconds=2)
+    found = recogniser.transcribe(audio, batch_seconds=2.0)
     assert [one.seconds for one in found] == [len(signal) / 16_000 for signal in audio]
     assert [found[index].text for index in (2, 3, 4)] == ["", "", ""]
     assert found[0].text == recogniser.transcribe(audio[:1])[0].text != ""

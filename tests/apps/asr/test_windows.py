@@ -10,7 +10,7 @@ from core.errors import InputError
 
 @pytest.mark.parametrize("samples", [0, 1, GRID, 16_000 * 30, 16_000 * 30 + 1, 16_000 * 61, 16_000 * 3600 + 77])
 def test_kept_frames_are_those_of_the_whole_recording_in_order(samples):
-    spans = windows(samples, length=30, context=4.8)
+    spans = windows(samples, length=30.0, context=4.8)
     kept = []
     for window in spans:
         assert window.start % GRID == 0
@@ -24,7 +24,7 @@ def test_kept_frames_are_those_of_the_whole_recording_in_order(samples):
 
 def test_every_kept_frame_has_its_context_and_no_window_is_longer():
     samples, size, edge = 16_000 * 200 + 123, 16_000 * 20, round(3.2 * 16_000)
-    spans = windows(samples, length=20, context=3.2)
+    spans = windows(samples, length=20.0, context=3.2)
     assert all(window.stop - window.start == size for window in spans)
     for window in spans[1:]:
         assert window.first * FRAME >= edge
@@ -35,7 +35,7 @@ def test_every_kept_frame_has_its_context_and_no_window_is_longer():
 @pytest.mark.parametrize(("length", "context"), [(10, 5), (10, 6), (1, -0.1), (0.08, 0.04), (0, 0)])
 def test_a_window_without_a_middle_is_refused(length, context):
     with pytest.raises(InputError, match="no middle"):
-        windows(16_000 * 60, length=length, context=context)
+        windows(16_000 * 60, length=float(length), context=float(context))
 
 
 def test_pieces_are_read_when_asked_for_and_hold_their_part():
@@ -47,8 +47,8 @@ def test_pieces_are_read_when_asked_for_and_hold_their_part():
             asked.append(index)
             yield audio
 
-    read = pieces(sources(), window=8, context=1.6)
-    spans = windows(len(audio), length=8, context=1.6)
+    read = pieces(sources(), window=8.0, context=1.6)
+    spans = windows(len(audio), length=8.0, context=1.6)
     for span in spans:
         piece = next(read)
         assert torch.equal(piece.audio, audio[span.start : span.stop])
@@ -58,8 +58,8 @@ def test_pieces_are_read_when_asked_for_and_hold_their_part():
 
 def test_padding_goes_around_the_recording_and_not_around_its_windows():
     audio = torch.ones(16_000 * 20)
-    plain = list(pieces([audio], window=8, context=1.6))
-    padded = list(pieces([audio], window=8, context=1.6, pad_seconds=0.16))
+    plain = list(pieces([audio], window=8.0, context=1.6))
+    padded = list(pieces([audio], window=8.0, context=1.6, pad_seconds=0.16))
     pad = 2560
     assert [len(two.audio) - len(one.audio) for one, two in zip(plain, padded, strict=True)] == [pad, 0, 0, pad]
     assert padded[0].audio[:pad].sum() == padded[-1].audio[-pad:].sum() == 0
@@ -80,6 +80,7 @@ def test_pools_keep_the_order():
     assert [[len(piece.audio) for piece in pool] for pool in pools(read, 9)] == [[5, 4], [3], [20], [1]]
 
 
+@pytest.mark.untyped
 def test_samples_of_another_form_are_refused():
     for wrong in (torch.zeros(2, 100), torch.zeros(100, dtype=torch.int16)):
         with pytest.raises(InputError, match="give"):
