@@ -17,7 +17,7 @@ import gc
 import json
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--points", default=",".join(LOADS), help="comma-separated SECONDSxBATCH, of the default")
     parser.add_argument("--rounds", type=int, default=15, help="times that every contender has its turn, at most")
-    parser.add_argument("--seconds", type=float, default=15.0, help="after which a row ends with fewer rounds")
+    parser.add_argument("--seconds", type=float, default=8.0, help="after which a row ends with fewer rounds")
     parser.add_argument("--quick", action="store_true", help="three rounds of the first point; nothing is written")
     return parser
 
@@ -122,9 +122,11 @@ def kept(path: Path, conditions: Mapping[str, Any]) -> list[dict[str, Any]]:
 def measure(point: Point, *, rounds: int, seconds: float, threads: int) -> dict[str, Any]:
     """Everything about one load, precision and pass."""
     load, precision, mode = point
-    counts = {name: count(name, load, mode) for name in CONTENDERS}
-    memory = {name: peak_growth(name, load, precision, mode, threads=threads) for name in CONTENDERS}
-    calls = {name: prepare(name, load, precision, mode) for name in CONTENDERS}
+    counts: dict[str, int] = {name: count(name, load, mode) for name in CONTENDERS}
+    memory: dict[str, float | None] = {
+        name: peak_growth(name, load, precision, mode, threads=threads) for name in CONTENDERS
+    }
+    calls: dict[str, Callable[[], object]] = {name: prepare(name, load, precision, mode) for name in CONTENDERS}
     times = take_turns(calls, rounds=rounds, seconds=seconds)
     calls.clear()
     gc.collect()

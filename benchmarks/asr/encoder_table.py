@@ -53,8 +53,10 @@ def peer_table(rows: Sequence[Mapping[str, Any]], peer: str) -> str:
                 "n/a" if found["memory"] is None else f"{found['memory']:.2f}",
             )
         )
-    header = ("audio x batch", "precision", "ours, ms", "peer, ms", "time ratio [interval]", "multiply-adds ratio")
-    header += ("time ratio at least that", "ours, MiB", "peer, MiB", "memory ratio")
+    header = (
+        *("audio x batch", "precision", "ours, ms", "peer, ms", "time ratio [interval]", "multiply-adds ratio"),
+        *("time ratio at least that", "ours, MiB", "peer, MiB", "memory ratio"),
+    )
     coverage = min(row["peers"][peer]["time"]["coverage"] for row in rows)
     note = "Ratios are peer / ours. Intervals are of the median over rounds and cover it with probability "
     return markdown(header, lines) + f"\n{note}{coverage:.2f} or more; (yes) and (no): the interval leaves it open.\n"

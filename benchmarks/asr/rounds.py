@@ -71,4 +71,5 @@ def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
 
 def _coverage(count: int, depth: int) -> float:
     """Probability that the median lies between the order statistics ``depth`` places from both ends."""
-    return 1 - 2 * sum(math.comb(count, below) for below in range(depth + 1)) / 2**count
+    outside = float(sum(math.comb(count, below) for below in range(depth + 1)))
+    return 1 - outside * 2.0 ** (1 - count)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 def recogniser() -> Callable[[Tensor], str]:
     """A function from samples ``(T,)`` at 16 kHz in [-1, 1] to text, whole utterances at a time."""
-    from pocketsphinx import Decoder
+    from pocketsphinx import Decoder  # type: ignore[import-not-found,unused-ignore]
 
     decoder = Decoder(loglevel="FATAL")
 
