@@ -3,9 +3,6 @@ import sys
 import pytest
 import torch
 
-pytest.importorskip("torchaudio")
-pytest.importorskip("speechbrain")
-
 from benchmarks.asr.memory import reset_peak
 from benchmarks.common.measure import peak_memory_mib
 
