@@ -14,8 +14,9 @@ the same delay, where a copy would be the statistics of weights as they are now.
 constant. Integers are the model's own, and so is a buffer that is not finite at the start, such as a mask of -inf,
 which no difference can be taken of.
 
-Cost: one fused ``lerp`` over all tensors a step (4 ms for 10 M parameters on one CPU core, 0.03 ms for 10 000), and one copy of the
-weights in memory. To evaluate, live and averaged values change places, a tensor at a time, and back: bit for bit.
+Cost: one fused ``lerp`` over all tensors a step (4 ms for 10 M parameters on one CPU core, 0.03 ms for 10 000), and one
+copy of the weights in memory. To evaluate, live and averaged values change places, a tensor at a time, and back: bit
+for bit.
 """
 
 from __future__ import annotations

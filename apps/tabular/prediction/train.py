@@ -158,9 +158,7 @@ def _summary(fitted: Fitted, out: Path) -> str:
     if watched == "rmse":
         watched = "rmse (of the standardised target)"
     best = ", ".join(
-        "not measured, no epoch was finished"
-        if result.best is None
-        else f"{result.best:.4g} in epoch {result.best_epoch}"
+        "not a number in any epoch" if result.best is None else f"{result.best:.4g} in epoch {result.best_epoch}"
         for result in fitted.results
     )
     count = len(fitted.results)
