@@ -4,6 +4,7 @@ from core.command.arguments import Parsed, TrainArguments, from_preset, parse_ar
 from core.command.config import config_from_dict, config_to_dict, differences, read_config
 from core.command.describe import fact_lines, measured, switches
 from core.command.directory import RunDirectory, only_writer
+from core.command.findings import CheckArguments, CheckResult, Finding, Severity, condense, from_error, tell
 from core.command.outcome import (
     claim_data,
     data_facts,
@@ -12,20 +13,27 @@ from core.command.outcome import (
     read_history,
     write_outcome,
 )
-from core.command.output import read_facts, say, to_json
+from core.command.output import counted, read_facts, say, to_json
 from core.command.run import require, run
 
 __all__ = [
+    "CheckArguments",
+    "CheckResult",
+    "Finding",
     "Parsed",
     "RunDirectory",
+    "Severity",
     "TrainArguments",
     "claim_data",
+    "condense",
     "config_from_dict",
     "config_to_dict",
+    "counted",
     "data_facts",
     "differences",
     "discarded_if_refused",
     "fact_lines",
+    "from_error",
     "from_preset",
     "is_complete",
     "measured",
@@ -39,6 +47,7 @@ __all__ = [
     "run",
     "say",
     "switches",
+    "tell",
     "to_json",
     "write_outcome",
 ]

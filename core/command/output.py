@@ -7,7 +7,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,25 @@ from core.errors import InputError
 def say(text: str) -> None:
     """Writes a line to standard output."""
     sys.stdout.write(text + "\n")
+
+
+@contextmanager
+def counted(what: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function of (done, all) that draws a bar on standard error where that is a terminal, and none elsewhere.
+
+    >>> with counted("reading") as told:
+    ...     told(1, 2)
+    """
+    if not shown or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        line = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(line, completed=done, total=total)
 
 
 def to_json(value: Any) -> str:

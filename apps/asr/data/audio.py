@@ -211,8 +211,10 @@ class AudioStore:
         return self._bytes
 
     def put(self, utterance: Utterance, recording: Recording) -> None:
-        """Take over what someone else decoded."""
-        if utterance not in self:
+        """Take over what someone else decoded, where there is room for it."""
+        samples = samples_at_rate(len(recording.samples), recording.rate, self.pad_seconds)
+        self._lengths[utterance.segment] = samples
+        if utterance not in self and self._bytes + 2 * samples <= self.limit_bytes:
             self._keep(utterance, to_16_bits(resampled(recording), self.pad_seconds))
 
     def samples(self, utterance: Utterance) -> int:

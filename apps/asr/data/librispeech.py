@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from apps.asr.data.finding import Finding
+from apps.asr.data.finding import SpeechFinding
 from apps.asr.data.manifest import Manifest, RowError, Utterance, clean_text, read_text, split_name
 from core.errors import InputError
 
@@ -27,7 +27,7 @@ def read_librispeech(folder: str | Path) -> Manifest:
     """
     folder = Path(folder)
     rows: list[tuple[str | None, Utterance]] = []
-    faults: list[Finding] = []
+    faults: list[SpeechFinding] = []
     lists = sorted(folder.rglob(LISTS))
     if not lists:
         raise InputError(f"no {LISTS} file below this folder", where=str(folder))

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from apps.asr.data.finding import Finding
+from apps.asr.data.finding import SpeechFinding
 from apps.asr.data.header import read_header
 from core.errors import InputError, nearest
 
@@ -102,7 +102,7 @@ class Manifest:
 
     path: Path
     rows: tuple[tuple[str | None, Utterance], ...]
-    faults: tuple[Finding, ...] = ()
+    faults: tuple[SpeechFinding, ...] = ()
 
 
 class RowError(Exception):
@@ -112,9 +112,12 @@ class RowError(Exception):
         super().__init__(what)
         self.kind, self.what, self.mend = kind, what, mend
 
-    def finding(self, path: Path, line: int) -> Finding:
+    def finding(self, path: Path, line: int) -> SpeechFinding:
         """As a finding about a line of a manifest."""
-        return Finding("error", self.kind, self.what, str(path), str(path), line, mend=self.mend)
+        place = str(path)
+        return SpeechFinding(
+            severity="error", kind=self.kind, what=self.what, mend=self.mend, file=place, manifest=place, line=line
+        )
 
 
 def split_name(name: str) -> str | None:

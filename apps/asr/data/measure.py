@@ -29,8 +29,8 @@ class Measures:
 
     Attributes:
         rate: samples a second.
+        frames: samples a channel.
         channels: how many.
-        seconds: how long.
         peak: largest absolute value.
         rms: root of the mean square.
         clipped: share of samples.
@@ -38,12 +38,17 @@ class Measures:
     """
 
     rate: int
+    frames: int
     channels: int
-    seconds: float
     peak: float
     rms: float
     clipped: float
     cancelling: bool
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return self.frames / self.rate
 
     @property
     def silent(self) -> bool:
@@ -63,8 +68,7 @@ def measure(recording: Recording) -> Measures:
     peak = float(np.abs(mono).max())
     return Measures(
         recording.rate,
-        samples.shape[1],
-        len(samples) / recording.rate,
+        *samples.shape,
         peak,
         float(np.sqrt(np.square(mono, dtype=np.float64).mean())),
         float(max(_clipped(channel) for channel in samples.T)),

@@ -20,10 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from apps.asr.data.finding import Finding, from_error
+from apps.asr.data.finding import SpeechFinding
 from apps.asr.data.librispeech import LISTS, read_librispeech
 from apps.asr.data.manifest import SUFFIXES, Manifest, Utterance, read_manifest, split_name
 from apps.asr.data.synthetic import MARK, cached_corpus
+from core.command import Finding, from_error
 from core.errors import InputError, nearest
 
 DEFAULT_DATA = "synthetic:sentences"
@@ -186,10 +187,21 @@ def _without_repeats(rows: Sequence[Row]) -> tuple[list[Row], list[Finding]]:
     return kept, faults
 
 
-def about(utterance: Utterance, kind: str, what: str, mend: str | None = None, split: str | None = None) -> Finding:
+def about(
+    utterance: Utterance, kind: str, what: str, mend: str | None = None, split: str | None = None
+) -> SpeechFinding:
     """An error concerning an utterance."""
-    place = (str(utterance.path), utterance.manifest, utterance.line, utterance.key)
-    return Finding("error", kind, what, *place, split=split, mend=mend)
+    return SpeechFinding(
+        severity="error",
+        kind=kind,
+        what=what,
+        split=split,
+        mend=mend,
+        file=str(utterance.path),
+        manifest=utterance.manifest,
+        line=utterance.line,
+        key=utterance.key,
+    )
 
 
 def _split(rows: Sequence[Row], seed: int, faults: list[Finding], where: str) -> dict[str, tuple[Utterance, ...]]:

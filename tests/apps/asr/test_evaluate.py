@@ -12,7 +12,7 @@ from apps.asr.metrics import edits, error_rate
 from apps.asr.recogniser import Recogniser
 from apps.asr.tokenizer import CharTokenizer
 
-FIT = ["--preset", "tiny", "--progress", "off", "--fit.max-epochs", "12"]
+FIT = ["--preset", "tiny", "--progress", "off", "--fit.max-epochs", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,8 @@ def test_evaluate_writes_rates_with_intervals_a_floor_and_a_page(run, tones, ton
     assert page.count("<img") >= 5
     assert "Real-time factor" in page
     heard = re.findall(r"<dt>heard</dt><dd>(.*?)</dd>", page)
-    assert any(re.sub("<[^>]+>", "", line).split() == found[0].text.split() for line in heard)
+    expected = found[0].text.split() or ["\N{EN DASH}"]
+    assert any(re.sub("<[^>]+>", "", line).split() == expected for line in heard)
 
 
 def test_another_corpus_has_the_floor_of_the_training_texts_and_a_changed_one_none(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,11 @@ import soundfile
 import torch
 
 from apps.asr import train
+from apps.asr.check import check
+from apps.asr.data.finding import SpeechFinding
+from apps.asr.data.sources import load_corpus
+from apps.asr.fitting import prepare
+from apps.asr.presets import tiny
 from apps.asr.recogniser import Recogniser
 
 QUICK = ["--preset", "tiny", "--progress", "off", "--fit.max-epochs", "2"]
@@ -89,15 +96,16 @@ def test_a_time_limit_leaves_a_model_and_more_time_goes_on_to_the_same_weights(t
 def test_a_killed_run_resumes_to_the_bits_of_an_unbroken_one(tones, tmp_path, kill):
     common = ["--data", str(tones), "--preset", "tiny", "--progress", "off", "--fit.max-epochs", "5"]
     common += ["--augment.time-masks", "2", "--augment.speeds", "0.9", "1.1", "--model.dropout", "0.1"]
-    common += ["--fit.ema", "0.9", "--fit.checkpoint-every-minutes", "0.002", "--batch-seconds", "12"]
+    common += ["--fit.ema", "0.9", "--fit.checkpoint-every-minutes", "0.002", "--batch-seconds", "6"]
     words = [sys.executable, "-m", "apps.asr.train", *common, "--out", str(tmp_path / "broken")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # As many threads as here: sums in another order are other bits.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     broken = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 60
     while not (tmp_path / "broken" / "checkpoints" / "last" / "last" / "artefact.json").exists():
         assert broken.poll() is None, broken.communicate()
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.002)
     broken.send_signal(kill)
     _, error = broken.communicate(timeout=60)
     assert broken.returncode == (130 if kill == signal.SIGINT else -signal.SIGKILL), error
@@ -114,15 +122,18 @@ def test_a_killed_run_resumes_to_the_bits_of_an_unbroken_one(tones, tmp_path, ki
 def flawed(write_tones, tone_texts, tmp_path) -> Path:
     """A corpus with one utterance of each fault that training meets."""
     data = write_tones(tmp_path / "flawed", {"train": tone_texts(10, 0), "valid": tone_texts(4, 1)})
-    soundfile.write(data / "short.wav", np.zeros(8000, np.float32), 16_000)
+    soundfile.write(data / "short.wav", 0.1 * np.sin(np.arange(8000)), 16_000)
     (data / "broken.wav").write_bytes(b"RIFF no more")
     soundfile.write(data / "long.wav", np.zeros(16_000 * 40, np.float32), 16_000)
     with (data / "manifest.csv").open("a") as file:
         file.write("short.wav,abababababababababab,train,s0\nbroken.wav,ab,train,s0\nlong.wav,ab,train,s0\n")
         file.write("valid-0.wav,,valid,s0\n")
-    soundfile.write(data / "foreign.wav", np.zeros(16_000, np.float32), 16_000)
+    soundfile.write(data / "foreign.wav", 0.1 * np.sin(np.arange(16_000)), 16_000)
+    opposite = np.sin(0.3 * np.arange(16_000))[:, None] * [0.5, -0.5]
+    soundfile.write(data / "opposite.wav", opposite, 16_000)
+    soundfile.write(data / "silent.wav", np.zeros(16_000, np.float32), 16_000)
     with (data / "manifest.csv").open("a") as file:
-        file.write("foreign.wav,xyz,valid,s0\n")
+        file.write("foreign.wav,xyz,valid,s0\nopposite.wav,ab,train,s0\nsilent.wav,ab,valid,s0\n")
     return data
 
 
@@ -136,8 +147,20 @@ def test_what_cannot_be_learned_is_refused_or_left_out_and_counted(flawed, tmp_p
     assert train.main([*command, "--on-bad", "skip"]) == 0
     outcome = json.loads((tmp_path / "run" / "outcome.json").read_text())
     assert outcome["utterances"] == {"train": 10, "valid": 4}
-    assert outcome["skipped"] == {"no-text": 1, "unreadable": 1, "too-long": 1, "infeasible": 1, "foreign": 1}
+    kinds = ["no-text", "unreadable", "too-long", "infeasible", "foreign", "cancelling", "silent"]
+    assert outcome["skipped"] == dict.fromkeys(kinds, 1)
     assert "left out: 1 no-text" in capsys.readouterr().out
+
+
+def test_what_check_calls_an_error_is_what_training_leaves_out(flawed):
+    corpus = load_corpus(flawed, on_bad="skip")
+    errors = [one for one in check(str(flawed), tiny()).findings if one.severity == "error"]
+    prepared = prepare(dataclasses.replace(tiny(), on_bad="skip"), corpus)
+    assert Counter(one.kind for one in errors) == prepared.skipped
+    refused = {one.key for one in errors if isinstance(one, SpeechFinding)}
+    kept = {one.key for one in (*prepared.train.utterances, *prepared.valid.utterances)}
+    assert kept.isdisjoint(refused)
+    assert kept | refused - {None} == {one.key for split in corpus.splits.values() for one in split}
 
 
 def test_the_tokenizer_knows_the_training_texts_alone(write_tones, tmp_path):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -8,13 +7,15 @@ import pytest
 import torch
 
 from apps.asr.data.audio import Recording
-from apps.asr.data.finding import Finding, condense
-from apps.asr.data.findings import Limits, inspect
+from apps.asr.data.findings import inspect
+from apps.asr.data.fitness import Limits
 from apps.asr.data.measure import measure
 from apps.asr.data.sources import load_corpus
 from apps.asr.features import LogMel
 from apps.asr.subsampling import subsampled_length
 from apps.asr.tokenizer import TokenizerConfig, fit_tokenizer
+
+OF_SPLITS = ("few", "split", "no-split")
 
 
 def _frames(samples: int) -> int:
@@ -28,7 +29,7 @@ def _inspected(path, limits=None, texts=("abcdefgh ijklmnop",)):
 
 
 def _kinds(findings, *left_out):
-    return {(f.kind, f.severity, f.line) for f in findings if f.kind not in ("few", "split", *left_out)}
+    return {(f.kind, f.severity, f.line) for f in findings if f.kind not in (*OF_SPLITS, *left_out)}
 
 
 def _tone(seconds: float, level: float, rate: int = 16_000) -> np.ndarray:
@@ -58,7 +59,7 @@ def test_sounds(record, manifest, name):
     findings = _inspected(manifest("path,text,split", "a.wav,abc,train"), texts=["abc"])
     assert _kinds(findings) == ({(*told, 2)} if told else set())
     for finding in findings:
-        if finding.kind not in ("few", "split"):
+        if finding.kind not in OF_SPLITS:
             assert finding.file == str(path)
             assert finding.split == "train"
             assert str(finding).startswith(f"{finding.severity}: {path} (manifest.csv, line 2): ")
@@ -106,7 +107,7 @@ def test_texts_the_model_cannot_write(record, manifest):
     for split, severity in (("train", "error"), ("valid", "error"), ("test", "warning")):
         for text, kind in rows.items():
             path = manifest("path,text,split", f"a.wav,{text},{split}")
-            findings = [f for f in _inspected(path) if f.kind not in ("few", "split")]
+            findings = [f for f in _inspected(path) if f.kind not in OF_SPLITS]
             assert [(f.kind, f.severity) for f in findings] == ([(kind, severity)] if kind else []), text
     assert "'ñ' (U+00F1)" in str(findings[0])
 
@@ -139,6 +140,7 @@ def test_splits_that_share_speakers_texts_and_recordings(record, manifest):
     path = manifest("path,text,split,speaker,id", *rows)
     findings = {(f.kind, f.split): f for f in inspect(load_corpus(path))}
     assert findings["shared-recording", "valid"].line == 6
+    assert findings["shared-recording", "valid"].severity == "warning"
     assert findings["shared-texts", "valid"].severity == "warning"
 
 
@@ -159,6 +161,21 @@ def test_durations_out_of_line_and_characters_nobody_else_uses(record, manifest)
     assert "'ω'" in told
 
 
+def test_splits_that_training_needs_are_missed(record, manifest):
+    record("a.wav")
+    found = inspect(load_corpus(manifest("path,text,split", "a.wav,ab,test")))
+    assert [(f.kind, f.severity, f.split) for f in found] == [
+        ("no-split", "error", "train"),
+        ("no-split", "error", "valid"),
+    ]
+
+
+def test_what_is_only_scored_may_be_silent(record, manifest):
+    record("a.wav", np.zeros(16_000, dtype=np.float32))
+    findings = _inspected(manifest("path,text,split", "a.wav,abc,test"))
+    assert _kinds(findings) == {("silent", "warning", 2)}
+
+
 def test_progress_counts_every_recording(record, manifest):
     record("a.wav", 0.1)
     seen = []
@@ -167,23 +184,8 @@ def test_progress_counts_every_recording(record, manifest):
     assert seen == [(n, 5) for n in range(1, 6)]
 
 
-def test_condensed_findings_hide_no_kind_and_count_the_rest():
-    findings = [Finding("note", "channels", "2 channels", f"{n}.wav", split="train") for n in range(9)]
-    findings += [
-        Finding("error", "silent", "silent", f"{n}.wav", split=split) for split in ("train", "test") for n in range(5)
-    ]
-    findings += [Finding("warning", "quiet", "quiet", f"{n}.wav") for n in range(4)]
-    short = list(condense(findings))
-    assert Counter(f.severity for f in short) == {"error": 8, "warning": 4, "note": 2}
-    assert [str(f) for f in short if "more" in f.what] == [
-        "error: 2 more like it in train (silent)",
-        "error: 2 more like it in test (silent)",
-        "note: 8 more like it in train (channels)",
-    ]
-    assert short[0].severity == "error"
-
-
 def test_a_clean_real_corpus_has_no_errors(real_data):
     if not (real_data / "asr_misc_eval").is_dir():
         pytest.skip("no asr_misc_eval")
-    assert inspect(load_corpus(real_data / "asr_misc_eval")) == []
+    findings = inspect(load_corpus(real_data / "asr_misc_eval"))
+    assert [f for f in findings if f.kind != "no-split"] == []

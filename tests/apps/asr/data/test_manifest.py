@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apps.asr.data.finding import Finding, from_error
 from apps.asr.data.librispeech import read_librispeech
 from apps.asr.data.manifest import read_manifest, split_name
+from core.command import Finding, from_error
 from core.errors import InputError
 
 
