@@ -26,6 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from core.errors import InputError
+from core.kernels import Dropout
 from core.norm import norm_named
 from core.sequence import Ragged
 
@@ -80,7 +81,7 @@ class Subsampling(nn.Module):
         self.depthwise = nn.Conv2d(width, width, 3, stride=2, groups=width)
         self.pointwise = nn.Linear(width, width)
         self.linear = nn.Linear(bins // 2 // 2 * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = norm_named(norm, width, {"eps": norm_eps}, where="Subsampling")
 
     def forward(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -170,8 +170,10 @@ def only_writer(path: str | os.PathLike[str]) -> Iterator[None]:
         try:
             yield
         finally:
-            if not os.listdir(descriptor):
-                folder.rmdir()
+            # Not where somebody removed the folder meanwhile, and perhaps made another in its place.
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(descriptor), folder.stat()) and not os.listdir(descriptor):
+                    folder.rmdir()
     finally:
         os.close(descriptor)
 

@@ -1,6 +1,6 @@
 """Recordings to 16 kHz mono, and a memory of what was decoded.
 
-Channels are averaged; other rates are resampled with a windowed sinc (polyphase, ``scipy.signal``). Reading goes
+Channels are averaged; other rates are resampled (:mod:`apps.asr.data.resample`). Reading goes
 through libsndfile (WAV, FLAC, Ogg Vorbis and Opus, MP3). Whatever is read is rounded to 16 bits, the resolution of
 nearly all speech corpora, so that what comes from the memory is exactly what comes from the disk.
 """
@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,11 +21,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from numpy.typing import NDArray
-from scipy.signal import firwin, resample_poly
 from torch import Tensor
 
 from apps.asr.data.header import Header, check_file, check_header, not_audio, read_header, soundfile
 from apps.asr.data.manifest import Utterance
+from apps.asr.data.resample import resample
 from core.errors import InputError
 
 SAMPLE_RATE = 16_000
@@ -133,20 +132,7 @@ def padding(seconds: float) -> int:
 
 def resampled(recording: Recording) -> NDArray[np.float32]:
     """One channel at :data:`SAMPLE_RATE`, ``(T,)``."""
-    mono = np.ascontiguousarray(recording.samples.mean(axis=1))
-    before, after = ratio(recording.rate)
-    if before == after:
-        return mono
-    # Not torch's: one filter bank for each sample of a period is mostly zeros, and its threads fight with ours.
-    converted: Any = resample_poly(mono, after, before, window=_low_pass(before, after))
-    return np.asarray(converted, dtype=np.float32)
-
-
-@cache
-def _low_pass(before: int, after: int) -> Any:
-    """A sinc with 32 zeros on either side under a Kaiser window: -80 dB from 8 % beyond the lower of the two bands."""
-    widest = max(before, after)
-    return firwin(64 * widest + 1, 1 / widest, window=("kaiser", 8.0)).astype(np.float32)
+    return resample(np.ascontiguousarray(recording.samples.mean(axis=1)), *ratio(recording.rate))
 
 
 def read_audio(utterance: Utterance, *, pad_seconds: float = 0.0) -> Float[Tensor, " T"]:

@@ -68,7 +68,8 @@ def measure(recording: Recording) -> Measures:
     peak = float(np.abs(mono).max())
     return Measures(
         recording.rate,
-        *samples.shape,
+        len(samples),
+        samples.shape[1],
         peak,
         float(np.sqrt(np.square(mono, dtype=np.float64).mean())),
         float(max(_clipped(channel) for channel in samples.T)),

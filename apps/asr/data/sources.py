@@ -132,7 +132,7 @@ def _placed(manifest: Manifest, split: str) -> Manifest:
 def _corpus(
     manifests: Sequence[Manifest], root: Path, name: str, seed: int, on_bad: OnBad, *, synthetic: bool
 ) -> Corpus:
-    faults = [fault for manifest in manifests for fault in manifest.faults]
+    faults: list[Finding] = [fault for manifest in manifests for fault in manifest.faults]
     rows, repeated = _without_repeats([row for manifest in manifests for row in manifest.rows])
     faults += repeated
     splits = _split(rows, seed, faults, str(manifests[0].path))

@@ -1,22 +1,20 @@
-"""``python -m apps.tabular.prediction.check``: everything wrong with a table, before any training.
+"""``manyformer tabular check``: everything wrong with a table, before any training.
 
 Exit status 0 when nothing stands in the way of training (warnings and notes may remain), 2 when there are errors.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from apps.tabular.prediction.data.files import read_table
 from apps.tabular.prediction.data.findings import (
-    Finding,
     column_findings,
     feature_findings,
-    from_error,
+    found,
     split_findings,
     target_findings,
     value_findings,
@@ -24,53 +22,42 @@ from apps.tabular.prediction.data.findings import (
 from apps.tabular.prediction.data.infer import encode_target, infer_kind
 from apps.tabular.prediction.data.sources import DEFAULT_DATA, Source, open_source, read_meta, split_files, to_table
 from apps.tabular.prediction.data.table import Column, Schema, Table, TargetTask
-from core.command import parse_arguments, run, say, to_json
+from core import command
+from core.command import Finding, from_error, parse_arguments, run, tell
 from core.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckArguments:
+class Arguments(command.CheckArguments):
     """Report everything wrong with a table before training: file, column, row, reason, and how to mend it."""
 
     data: str = DEFAULT_DATA
-    """A folder with train (and valid, test) files, one file, or bundled:NAME."""
+    """As for train."""
     target: str | None = None
-    """Target column, where meta.json does not name it."""
+    """Column to predict; needed where neither meta.json nor a bundled table says it."""
     task: TargetTask | None = None
-    """What to predict, where it should not be inferred."""
+    """What the target is; inferred from its values unless given."""
     group: str | None = None
-    """Column whose equal values must stay in one split."""
-    json: bool = False
-    """Write one JSON object."""
+    """Column whose equal values stay in one split (a patient, a customer)."""
 
 
 @dataclass(frozen=True)
-class CheckResult:
+class CheckResult(command.CheckResult):
     """What a check found. ``schema`` and ``rows`` are there as far as the data could be read."""
 
-    findings: tuple[Finding, ...]
     schema: Schema | None
     rows: dict[str, int]
 
-    @property
-    def ok(self) -> bool:
-        """Nothing stands in the way of training."""
-        return all(finding.severity != "error" for finding in self.findings)
+    def facts(self) -> Mapping[str, Any]:
+        """Rows of each split, and the schema."""
+        return {"rows": self.rows, "schema": None if self.schema is None else self.schema.to_dict()}
 
-    def count(self, severity: str) -> int:
-        """Number of findings of one severity."""
-        return sum(finding.severity == severity for finding in self.findings)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "ok": self.ok,
-            "errors": self.count("error"),
-            "warnings": self.count("warning"),
-            "rows": self.rows,
-            "schema": None if self.schema is None else self.schema.to_dict(),
-            "findings": list(self.findings),
-        }
+    def summary(self) -> str | None:
+        """The target, and how much there is."""
+        if self.schema is None:
+            return None
+        rows = ", ".join(f"{count} {name}" for name, count in self.rows.items())
+        return f"{self.schema.task} on {self.schema.target!r}, {len(self.schema.columns)} columns; rows: {rows}"
 
 
 def check(
@@ -95,18 +82,20 @@ def check(
         frame, label = source.frames["train"], source.labels["train"]
         named = {target or source.meta.get("target"), group}
         columns = [Column(name, infer_kind(frame[name])) for name in frame.columns if name not in named]
-        return CheckResult((*findings, from_error(error), *column_findings(frame, columns, label)), None, rows)
+        findings += [from_error(error, "schema"), *column_findings(frame, columns, label)]
+        return CheckResult(tuple(findings), None, rows)
     tables: dict[str, Table] = {}
     for name, frame in source.frames.items():
-        found = list(_frame_findings(source, name, schema, group))
-        findings += found
-        if not any(finding.severity == "error" for finding in found):
+        of_split = [replace(one, split=name) for one in _frame_findings(source, name, schema, group)]
+        findings += of_split
+        if not any(finding.severity == "error" for finding in of_split):
             tables[name] = to_table(frame, schema, group=group, where=source.labels[name])
     if "train" in tables:
-        findings += target_findings(tables["train"], source.labels["train"])
+        train, label = tables["train"], source.labels["train"]
+        findings += (replace(one, split="train") for one in target_findings(train, label))
         findings += split_findings(tables, source.labels)
         if not any(finding.severity == "error" for finding in findings):
-            findings += feature_findings(tables["train"], source.labels["train"])
+            findings += (replace(one, split="train") for one in feature_findings(train, label))
     return CheckResult(tuple(findings), schema, rows)
 
 
@@ -138,14 +127,16 @@ def _frame_findings(source: Source, name: str, schema: Schema, group: str | None
     needed = [*schema.names, schema.target, *([] if group is None else [group])]
     missing = [column for column in needed if column not in names]
     for column in missing:
-        yield Finding("error", "the column is missing", where, column, mend="give every split the same columns")
+        mend = "give every split the same columns"
+        yield found("error", "missing-column", "the column is missing", where, column, mend=mend)
     if name == "train":
         if not missing:
             yield from column_findings(frame, schema.columns, where)
     else:
         extra = [column for column in names if column not in source.frames["train"].columns]
         if extra:
-            yield Finding("note", f"columns that training does not have: {', '.join(extra[:10])}", where)
+            what = f"columns that training does not have: {', '.join(extra[:10])}"
+            yield found("note", "extra-columns", what, where)
         for column in schema.of_kind("numeric"):
             if column in names:
                 yield from value_findings(frame.iloc[:, names.index(column)], column, where)
@@ -153,29 +144,19 @@ def _frame_findings(source: Source, name: str, schema: Schema, group: str | None
         try:
             encode_target(frame.iloc[:, names.index(schema.target)], schema, where=where)
         except InputError as error:
-            yield from_error(error)
+            yield from_error(error, "target")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The verb."""
+    """Run the verb; returns its exit status."""
     return run(_main, argv)
 
 
 def _main(argv: list[str]) -> int:
-    arguments = parse_arguments(CheckArguments, argv, prog="manyformer tabular check")
+    arguments = parse_arguments(Arguments, argv, prog="manyformer tabular check")
     result = check(arguments.data, target=arguments.target, task=arguments.task, group=arguments.group)
-    if arguments.json:
-        say(to_json({"data": arguments.data, **result.to_dict()}))
-        return 0 if result.ok else 2
-    for finding in result.findings:
-        say(str(finding))
-    if result.schema is not None:
-        rows = ", ".join(f"{count} {name}" for name, count in result.rows.items())
-        say(f"{result.schema.task} on {result.schema.target!r}, {len(result.schema.columns)} columns; rows: {rows}")
-    counts = {word: result.count(word) for word in ("error", "warning", "note")}
-    say(", ".join(f"{count} {word}{'s' * (count != 1)}" for word, count in counts.items()))
-    return 0 if result.ok else 2
+    return tell(result, arguments.data, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -177,6 +177,19 @@ def test_a_folder_that_stays_empty_is_removed_and_a_file_is_no_folder(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("again", [None, [], ["theirs.txt"]], ids=str)
+def test_a_folder_that_somebody_removes_or_makes_again_is_left_to_them(again, tmp_path):
+    folder = tmp_path / "run"
+    with only_writer(folder):
+        folder.rmdir()
+        if again is not None:
+            folder.mkdir()
+            for name in again:
+                (folder / name).write_text("x")
+    assert folder.exists() == (again is not None)
+    assert again is None or sorted(path.name for path in folder.iterdir()) == again
+
+
 def test_what_create_wrote_can_be_taken_back(tmp_path):
     RunDirectory.create(tmp_path / "run", Config(), task="test").discard()
     assert list((tmp_path / "run").iterdir()) == []

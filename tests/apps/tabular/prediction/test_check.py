@@ -171,6 +171,22 @@ def test_statuses_and_output(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "--data" in capsys.readouterr().err
 
 
+def test_many_findings_of_a_kind_are_condensed_unless_all_are_asked_for(tmp_path, capsys) -> None:
+    good().assign(**{f"k{i}": 3 for i in range(9)}).to_csv(tmp_path / "t.csv", index=False)
+    command = ["--data", str(tmp_path / "t.csv"), "--target", "y"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert out.count("always 3") == 3
+    assert "6 more like it in train (constant)" in out
+    assert "9 warnings" in out
+    assert main([*command, "--all"]) == 0
+    assert capsys.readouterr().out.count("always 3") == 9
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["findings"]
+    assert [one["column"] for one in found if one["kind"] == "constant"] == [f"k{i}" for i in range(9)]
+    assert found[0]["where"] == f"{tmp_path / 't.csv'}, column 'k0'"
+
+
 @pytest.mark.parametrize("name", ["german_credit", "car_prices"])
 def test_real_tables_have_no_errors(real_data: Path, name: str) -> None:
     if not (real_data / "tabular" / name).is_dir():

@@ -161,7 +161,8 @@ def test_a_time_limit_leaves_a_model_and_more_time_goes_on(tmp_path, capsys):
 
 def start(command: list[str]) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "apps.tabular.prediction.train", *command]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # As many threads as here: sums in another order are other bits.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     return subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 
