@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from core.errors import InputError
 from core.feedforward.base import FeedForward, activation_named
 from core.initialisation import uniform_fan_in_
+from core.kernels import Dropout
 
 
 class GLU(FeedForward):
@@ -64,7 +65,7 @@ class GLU(FeedForward):
         self._activate = activation_named(activation, "glu")
         self.up = nn.Linear(width, 2 * hidden, bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias) if project else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         uniform_fan_in_(self.up, init_scale)
         if isinstance(self.down, nn.Linear):
             uniform_fan_in_(self.down, 1.0)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from core.feedforward.base import FeedForward, activation_named
 from core.initialisation import uniform_fan_in_
+from core.kernels import Dropout
 
 
 class MLP(FeedForward):
@@ -40,7 +41,7 @@ class MLP(FeedForward):
         self._activate = activation_named(activation, "mlp")
         self.up = nn.Linear(width, hidden, bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         uniform_fan_in_(self.up, 1.0)
         uniform_fan_in_(self.down, 1.0)
 

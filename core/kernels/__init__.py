@@ -7,6 +7,14 @@ measured, the reference runs.
 from __future__ import annotations
 
 from core.kernels.depthwise import conv_length, depthwise_conv1d, depthwise_conv1d_reference
-from core.kernels.dropout import keep_mask, keep_mask_reference
+from core.kernels.dropout import Dropout, dropout, keep_mask, keep_mask_reference
 
-__all__ = ["conv_length", "depthwise_conv1d", "depthwise_conv1d_reference", "keep_mask", "keep_mask_reference"]
+__all__ = [
+    "Dropout",
+    "conv_length",
+    "depthwise_conv1d",
+    "depthwise_conv1d_reference",
+    "dropout",
+    "keep_mask",
+    "keep_mask_reference",
+]

@@ -4,13 +4,16 @@
 
 ``torch.nn.functional.conv1d`` wants ``(B,C,T)``: two transposes, and on a processor its depth-wise form is slow. Here
 ``(B,T,C)`` is looked at, without a copy, as an image of one row (or one column) with the channels last. Measured on one
-thread, kernel 31, 288 channels, float32 and bfloat16: the row form is the fastest forward and for the gradient of x,
-the column form for the gradient of the weight (``benchmarks/kernels.py``). In 16 bits the column form goes forward as
-well: with torch 2.14 the row form never returns for up to 16 channels and a kernel of 15 or more.
+thread with torch 2.14, kernel 31, 288 channels, float32 and bfloat16 (``benchmarks/kernels.py``): the row form is the
+fastest forward, and so for the gradient of x, which is a convolution with the flipped kernels. The column form is for
+the gradient of the weight. There sequences shorter than the kernel are ten times as slow as longer ones, so that they
+are joined, with zeros between them; and operands that outgrow the second cache twice as slow, so that a batch is taken
+in pieces. In 16 bits the row form never returns for few channels and a kernel of 15 or more: there it is the column.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +23,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Length = TypeVar("Length", int, Tensor)
+
+# Channels up to which 16 bits avoid the row form, and bytes of x that the gradient of the weight takes at once.
+_FEW_CHANNELS, _PIECE = 16, 3 << 17
 
 
 def conv_length(length: Length, kernel: int, *, stride: int = 1, left: int = 0, right: int = 0) -> Length:
@@ -105,6 +111,16 @@ def _column(x: Tensor) -> Tensor:
     return x.transpose(1, 2)[..., None]
 
 
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+    """The convolution in the form that is fastest forward, but where torch never returns from it."""
+    channels = x.shape[2]
+    if x.element_size() == 2 and channels <= _FEW_CHANNELS:
+        y = F.conv2d(_column(x), weight[..., None], bias, (stride, 1), (padding, 0), groups=channels)
+        return y[..., 0].transpose(1, 2)
+    y = F.conv2d(_row(x), weight[:, :, None], bias, (1, stride), (0, padding), groups=channels)
+    return y[:, :, 0].transpose(1, 2)
+
+
 class _ChannelsLast(torch.autograd.Function):
     """Symmetrically padded depth-wise convolution, each of its passes in the layout that is fastest for it."""
 
@@ -112,26 +128,55 @@ class _ChannelsLast(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding, ctx.biased = stride, padding, bias is not None
-        if x.element_size() == 2:
-            y = F.conv2d(_column(x), weight[..., None], bias, (stride, 1), (padding, 0), groups=x.shape[2])
-            return y[..., 0].transpose(1, 2)
-        y = F.conv2d(_row(x), weight[:, :, None], bias, (1, stride), (0, padding), groups=x.shape[2])
-        return y[:, :, 0].transpose(1, 2)
+        return _convolve(x, weight, bias, stride, padding)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        grad, channels = grad.contiguous(), x.shape[2]
-        rest = ([1, 1], False, [0, 0], channels)
+        grad = grad.contiguous()
         by_x = by_weight = by_bias = None
         if ctx.needs_input_grad[0]:
-            operands = (_row(grad), _row(x), weight[:, :, None], None, [1, ctx.stride], [0, ctx.padding])
-            by_x = torch.ops.aten.convolution_backward(*operands, *rest, [True, False, False])[0]
-            by_x = by_x[:, :, 0].transpose(1, 2)
+            by_x = _by_x(grad, x, weight, ctx.stride, ctx.padding)
         if ctx.needs_input_grad[1]:
-            operands = (_column(grad), _column(x), weight[..., None], None, [ctx.stride, 1], [ctx.padding, 0])
-            by_weight = torch.ops.aten.convolution_backward(*operands, *rest, [False, True, False])[1][..., 0]
+            by_weight = _by_weight(grad, x, weight, ctx.stride, ctx.padding)
         if ctx.biased and ctx.needs_input_grad[2]:
             by_bias = grad.sum((0, 1))
         return by_x, by_weight, by_bias, None, None
+
+
+def _by_x(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Gradient of x: the convolution of ``grad`` with the flipped kernels, where there is no stride."""
+    if stride == 1 and padding < weight.shape[2]:
+        return _convolve(grad, weight.flip(2), None, 1, weight.shape[2] - 1 - padding)
+    operands = (_row(grad), _row(x), weight[:, :, None], None, [1, stride], [0, padding])
+    rest = ([1, 1], False, [0, 0], x.shape[2], [True, False, False])
+    by_x: Tensor = torch.ops.aten.convolution_backward(*operands, *rest)[0]
+    return by_x[:, :, 0].transpose(1, 2)
+
+
+def _by_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Gradient of the weight, of so many sequences at a time that they stay in the cache."""
+    kernel = weight.shape[2]
+    gap = padding if stride == 1 and x.shape[1] < kernel and 2 * padding < kernel else 0
+    together = max(1, _PIECE // ((x.shape[1] + gap) * x.shape[2] * x.element_size()))
+    pieces: Iterable[tuple[Tensor, Tensor]] = zip(grad.split(together), x.split(together), strict=True)
+    if gap:
+        pieces = (_joined(*piece, kernel, gap) for piece in pieces)
+    parts = [_by_weight_of_piece(*piece, weight, stride, padding) for piece in pieces]
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
+
+def _joined(grad: Tensor, x: Tensor, kernel: int, padding: int) -> tuple[Tensor, Tensor]:
+    """Sequences shorter than the kernel, for which torch's form is slow, as one long one, kept apart by zeros."""
+    channels, beyond = x.shape[2], kernel - 1 - padding
+    x = F.pad(x, (0, 0, 0, padding)).view(1, -1, channels)
+    grad = F.pad(grad, (0, 0, 0, beyond)).view(1, -1, channels)
+    return grad[:, : grad.shape[1] + padding - beyond].contiguous(), x
+
+
+def _by_weight_of_piece(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    operands = (_column(grad), _column(x), weight[..., None], None, [stride, 1], [padding, 0])
+    rest = ([1, 1], False, [0, 0], x.shape[2], [False, True, False])
+    by_weight: Tensor = torch.ops.aten.convolution_backward(*operands, *rest)[1]
+    return by_weight[..., 0]

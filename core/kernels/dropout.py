@@ -7,7 +7,8 @@ dropout. Sixteen random bits decide as well: a 64-bit draw serves four numbers.
     t = round(65536 p)      kept: the 16 bits, read as a number in [0, 65536), are >= t      scale = 65536 / (65536 - t)
 
 The probability is thereby rounded to a multiple of 1/65536, and the scale belongs to the rounded one, so that the
-expectation of ``mask * scale`` is exactly 1. Draws come from torch's global generator.
+expectation of ``mask * scale`` is exactly 1. Draws come from torch's global generator. :func:`dropout` and
+:class:`Dropout` multiply with them; both are torch's own where the fast form does not run.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from core.errors import InputError
 
@@ -56,3 +58,45 @@ def keep_mask_reference(shape: Sequence[int], p: float, device: torch.device) ->
     if not 0.0 <= p < 1.0:
         raise InputError(f"dropout {p} is outside [0, 1)")
     return torch.empty(tuple(shape), device=device).bernoulli_(1.0 - p).bool(), 1.0 / (1.0 - p)
+
+
+def dropout(x: Float[Tensor, "*shape"], p: float) -> Float[Tensor, "*shape"]:
+    """``x`` with each number set to zero with probability p, and the others scaled to make up for it.
+
+    Raises:
+        InputError: p outside [0, 1).
+
+    >>> sorted(set(dropout(torch.ones(1000), 0.5).tolist()))
+    [0.0, 2.0]
+    """
+    if p == 0.0:
+        return x
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.dropout(x, p)
+    keep, scale = keep_mask(x.shape, p, x.device)
+    return x * keep.to(x.dtype).mul_(scale)
+
+
+class Dropout(nn.Module):
+    """:func:`dropout` in training, nothing otherwise.
+
+    Args:
+        p: probability of dropping a number, in [0, 1).
+
+    >>> Dropout(0.5).eval()(torch.ones(2)).tolist()
+    [1.0, 1.0]
+    """
+
+    def __init__(self, p: float = 0.0) -> None:
+        super().__init__()
+        if not 0.0 <= p < 1.0:
+            raise InputError(f"dropout {p} is outside [0, 1)")
+        self.p = p
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Drop numbers of ``x``."""
+        return dropout(x, self.p) if self.training else x
+
+    def extra_repr(self) -> str:
+        """p, for ``print(module)``."""
+        return f"p={self.p}"

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from core.kernels import Dropout
 from core.layout.scale import InputScale
 from core.norm import Norm
 
@@ -55,7 +56,7 @@ class Residual(nn.Module):
         self.norms = nn.ModuleList(norms)
         self.scale = scale
         self.block = block
-        self.drop = nn.Dropout(drop)
+        self.drop = Dropout(drop)
 
     def forward(
         self, x: Float[Tensor, "*tokens D"], *, norm_mask: Bool[Tensor, "*tokens"] | None = None, **context: Any

@@ -123,3 +123,14 @@ def test_compiles_to_one_graph():
             return depthwise_conv1d(x, self.weight, self.bias, left=4)
 
     compiles(Convolution(), draw(2, 9, 4), {})
+
+
+@pytest.mark.parametrize(("batch", "length", "left", "right"), [(24, 25, 15, 15), (40, 13, 10, 20), (9, 70, 15, 15)])
+def test_gradients_of_a_batch_that_is_joined_or_taken_in_pieces(batch, length, left, right):
+    x, weight = draw(batch, length, 192).requires_grad_(), draw(192, 1, 31, seed=1).requires_grad_()
+    gradients = []
+    for form in (depthwise_conv1d, depthwise_conv1d_reference):
+        y = form(x, weight, left=left, right=right)
+        gradients.append(torch.autograd.grad((y * draw(*y.shape, seed=2)).sum(), (x, weight)))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)

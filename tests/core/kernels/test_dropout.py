@@ -7,7 +7,7 @@ import torch
 
 from core.attention import softmax_attention
 from core.errors import InputError
-from core.kernels import keep_mask, keep_mask_reference
+from core.kernels import Dropout, dropout, keep_mask, keep_mask_reference
 
 CPU = torch.device("cpu")
 
@@ -64,7 +64,7 @@ def test_attention_with_a_known_mask_equals_the_formula_gradients_included(masks
     pair_mask = torch.rand(n, n) > 0.3 if masks in ("pairs", "all") else None
     causal = masks in ("causal", "all")
     keep, scale = keep_mask((batch, heads, n, n), 0.4, CPU)
-    monkeypatch.setattr("core.attention.softmax.keep_mask", lambda *_: (keep, scale))
+    monkeypatch.setattr("core.attention.softmax.keep_mask", lambda shape, *_: (keep.view(shape), scale))
     y = softmax_attention(q, k, v, key_mask=key_mask, pair_mask=pair_mask, causal=causal, dropout=0.4)
     gradients = torch.autograd.grad(y.square().sum(), (q, k, v))
     allowed = torch.ones(batch, heads, n, n, dtype=torch.bool)
@@ -88,3 +88,29 @@ def test_the_mean_over_masks_is_attention_without_dropout():
     plain = softmax_attention(q, k, v, causal=True)
     mean = torch.stack([softmax_attention(q, k, v, causal=True, dropout=0.3) for _ in range(4000)]).mean(0)
     assert torch.allclose(mean, plain, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_dropout_scales_what_it_keeps_and_so_its_gradient(dtype):
+    torch.manual_seed(0)
+    x = torch.randn(64, 333, dtype=dtype, requires_grad=True)
+    y = dropout(x, 0.25)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    kept = gradient != 0
+    assert abs(float(kept.double().mean()) - 0.75) < 4 * math.sqrt(0.75 * 0.25 / x.numel())
+    torch.testing.assert_close(gradient, kept * torch.tensor(4 / 3, dtype=dtype))
+    assert y.dtype == dtype
+    assert torch.equal(y, x * gradient)
+
+
+def test_the_module_drops_in_training_only_by_the_seed_and_refuses_what_is_no_probability():
+    module, x = Dropout(0.5), torch.ones(1000)
+    torch.manual_seed(7)
+    y = module(x)
+    torch.manual_seed(7)
+    assert torch.equal(y, module(x))
+    assert set(y.tolist()) == {0.0, 2.0}
+    assert module.eval()(x) is x
+    assert Dropout(0.0)(x) is x
+    with pytest.raises(InputError, match="outside"):
+        Dropout(1.0)
