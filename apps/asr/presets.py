@@ -21,13 +21,14 @@ def default() -> AsrConfig:
     Eight blocks of width 96, letters as tokens; the time masks are those of the small published sizes.
     """
     return AsrConfig(
-        augment=AugmentConfig(frequency_masks=2, frequency_width=20, time_masks=3),
+        augment=AugmentConfig(frequency_masks=2, frequency_width=20, time_masks=3, speeds=(0.9, 1.0, 1.1)),
         # The published momentum, 0.015, is one of long runs: here the running statistics would lag behind.
         model=ModelConfig(width=96, layers=8, heads=4, reduce=3, conv_momentum=0.1),
         optim=OptimConfig(lr=2e-3, betas=(0.9, 0.98), eps=1e-9, weight_decay=5e-4),
         schedule=ScheduleConfig(name="warmup_cosine", warmup=0.1),
-        fit=FitSettings(max_epochs=60, clip_norm=5.0),
-        batch_seconds=24.0,
+        fit=FitSettings(max_epochs=60, clip_norm=5.0, ema=0.998),
+        batch_seconds=16.0,
+        pad_seconds=0.08,
     )
 
 
