@@ -163,8 +163,7 @@ class AsrConfig:
     batch_seconds: float = 60.0
     """Audio of a batch in seconds, padding included; utterances of like length go together."""
     watch: Literal["cer", "wer", "loss"] = "cer"
-    """Validation number that picks the best weights. Characters tell weights apart while every word is still wrong, as
-    on small corpora for long; the loss does too, but rises again while the text still gets better."""
+    """Validation number that picks the best weights: character or word error rate, or the loss."""
     pad_seconds: float = 0.0
     """Silence put before and after every recording, a multiple of 0.08; for clips that are cut tightly."""
     longest: float = 30.0

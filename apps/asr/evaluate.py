@@ -169,7 +169,7 @@ def _lines(evaluation: Evaluation) -> str:
     else:
         lines.append("  no baseline: the texts that the run was trained on are not there any more")
     lines.append(
-        f"  {speed['audio_seconds']:.0f} s of audio in {speed['seconds']:.1f} s: real-time factor "
+        f"  {speed['audio_seconds']:.0f} s of audio in {speed['seconds']:.3g} s: real-time factor "
         f"{speed['real_time_factor']:.3g} with {speed['threads']} thread{'s' * (speed['threads'] != 1)}"
     )
     return "\n".join([*lines, *(f"  note: {note}" for note in notes(result.metrics))])

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -31,11 +31,13 @@ class Arguments:
 
     run: tyro.conf.Positional[Path]
     """Folder of a finished run."""
-    input: tyro.conf.Positional[tuple[Path, ...]]
+    input: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="INPUT [INPUT ...]", help_behavior_hint="(required)"),
+    ]
     """Recordings of any length, rate and number of channels, or folders of them."""
     out: Path | None = None
-    """Where to write: a .txt, .json, .csv, .srt or .vtt file; with {name} in it, one file for each recording. Standard
-    output unless given."""
+    """A .txt, .json, .csv, .srt or .vtt file to write; with {name} in it, one file for each recording."""
     json: bool = False
     """Write JSON to standard output: for each recording text, confidence, and words with their times."""
 

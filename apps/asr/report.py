@@ -127,7 +127,8 @@ def _compare(section: Section, evaluation: Evaluation, index: int) -> None:
     heard = tuple((step.hypothesis, _mark(step, "extra")) for step in steps if step.hypothesis is not None)
     utterance, count = evaluation.utterances[index], _edits(evaluation, index)
     speaker = f", {utterance.speaker}" if utterance.speaker else ""
-    caption = f"{utterance.key}{speaker}: {count.errors} errors in {count.symbols} words"
+    errors, words = f"error{'s' * (count.errors != 1)}", f"word{'s' * (count.symbols != 1)}"
+    caption = f"{utterance.key}{speaker}: {count.errors} {errors} in {count.symbols} {words}"
     section.comparison([Line("said", said), Line("heard", heard)], caption=caption)
 
 

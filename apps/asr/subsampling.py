@@ -98,23 +98,31 @@ class Subsampling(nn.Module):
             raise InputError(f"features have shape {shape}, not (B, T, {self.bins})", where="Subsampling")
         half = None if lengths is None else lengths // 2
         # In place: at this rate the activations are large.
-        y = self._dense(zero_padding(features, lengths)).relu_()
-        z = self.pointwise(self._separable(zero_padding(y, half))).relu_()
+        y = self._dense(zero_padding(features, lengths), half).relu_()
+        z = self._separable(y)
+        if features.shape[1] < 4:
+            z = z[:, :0]
+        z = self.pointwise(z).relu_()
         tokens = self.linear(z.flatten(2)) * math.sqrt(self.width)
         normed: Tensor = self.norm(self.dropout(tokens))
         return normed
 
-    def _dense(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, "B T2 F2 D"]:
-        """The first convolution, channels last."""
-        frames, bins = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+    def _dense(self, x: Float[Tensor, "B T F"], half: Int[Tensor, "B"] | None) -> Float[Tensor, "B T2 F2 D"]:
+        """The first convolution, channels last, with the zeros that the second one reads at the ends.
+
+        The bias is a tenth tap: where it is zero like the others, so is the result, and nothing large is masked or
+        padded.
+        """
+        frames, bins = x.shape[1] // 2, x.shape[2] // 2
         # A row more than the definition's one: slices that never reach the end export for odd T and even.
         padded = F.pad(x, (0, 1, 0, 2))
-        taps = [padded[:, i : i + frames : 2, j : j + bins : 2] for i in range(3) for j in range(3)]
-        return F.linear(torch.stack(taps, dim=-1), self.conv1.weight.flatten(1), self.conv1.bias)
+        taps = [padded[:, i : i + 2 * frames : 2, j : j + 2 * bins : 2] for i in range(3) for j in range(3)]
+        real = zero_padding(torch.stack([*taps, torch.ones_like(taps[0])], dim=-1), half)
+        # At least a window, even where no frame is.
+        real = F.pad(real, (0, 0, 0, 1, 0, 1 if frames > 1 else 3 - frames))
+        return F.linear(real, torch.cat([self.conv1.weight.flatten(1), self.conv1.bias[:, None]], dim=1))
 
     def _separable(self, x: Float[Tensor, "B T F D"]) -> Float[Tensor, "B T2 F2 D"]:
         """The depthwise half of the second convolution, channels last."""
-        # Two rows more than the definition's one, so that there is a window even where no frame is; cropped again.
-        padded = F.pad(x, (0, 0, 0, 1, 0, 3)).permute(0, 3, 1, 2)
-        y: Tensor = self.depthwise(padded).permute(0, 2, 3, 1)[:, : x.shape[1] // 2]
+        y: Tensor = self.depthwise(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return y

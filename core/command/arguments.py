@@ -73,7 +73,7 @@ def parse_arguments(arguments: type[A], argv: Sequence[str], *, prog: str) -> A:
     Predict(run='runs/a', batch=8)
     """
     _refuse_unknown(argv, _flags(arguments), prog)
-    parsed: A = _tyro(arguments, argv, prog, (arguments.__doc__ or "").strip())
+    parsed: A = _tyro(arguments, argv, prog, " ".join((arguments.__doc__ or "").split()))
     return parsed
 
 
@@ -100,7 +100,7 @@ def parse_config(
     if file is not None:
         base = read_config(config, file, base=base)
     line = _line_type(arguments, config, base, tuple(presets))
-    parsed = _tyro(line, argv, prog, (arguments.__doc__ or "").strip())
+    parsed = _tyro(line, argv, prog, " ".join((arguments.__doc__ or "").split()))
     return Parsed(config=parsed.settings, preset=name, arguments=parsed.arguments)
 
 

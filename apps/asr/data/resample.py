@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Float32
 from scipy.signal import firwin, resample_poly
 
-
 ZEROS = 32
 """Zeros of the sinc on either side: -80 dB from 8 % beyond the lower of the two bands."""
 
