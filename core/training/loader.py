@@ -8,9 +8,12 @@ whether the batch is built in this process or in a worker.
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import warnings
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -142,11 +145,17 @@ class Loader:
                 generator=torch.Generator(),
                 worker_init_fn=_ignore_signals,
             )
+            before = set(multiprocessing.active_children())
             batches = iter(loader)
-        for batch in batches:
-            if isinstance(batch, InputError):
-                raise batch
-            yield batch
+        # Python waits at its end for workers that batches not read to their end have left, and they ignore its signal.
+        weakref.finalize(batches, _kill, set(multiprocessing.active_children()) - before)
+        try:
+            for batch in batches:
+                if isinstance(batch, InputError):
+                    raise batch
+                yield batch
+        finally:
+            del batches  # ends the workers now, though a traceback may still hold this frame
 
 
 class _Positions(Dataset[Any]):
@@ -176,6 +185,11 @@ def _ignore_signals(worker: int) -> None:
     """A signal to the whole group must not take the workers from a parent that still wants to finish and save."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _kill(workers: Iterable[BaseProcess]) -> None:
+    for worker in workers:
+        worker.kill()
 
 
 def _positions(length: int, epoch: int, batch: int, epochs: int | None = None) -> Iterator[tuple[int, int]]:

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -123,6 +128,30 @@ def test_an_input_error_in_a_worker_stays_one_line(workers):
     with pytest.raises(InputError) as caught:
         next(iter(Loader(Faulty({"i": torch.arange(4)}), 2, shuffle=False, workers=workers)))
     assert str(caught.value) == "a.wav: is not a recording"
+    assert not multiprocessing.active_children(), "the traceback holds the loader's frame, and must not hold workers"
+
+
+def test_workers_outlive_a_signal_to_the_group(toy):
+    stream = Loader(toy.rows(30, 1), 4, shuffle=True, workers=1).stream()
+    next(stream)
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.pid, number)
+    for _ in range(9):
+        next(stream)
+    assert worker.is_alive()
+    stream.close()
+    assert not worker.is_alive()
+
+
+def test_a_program_ends_with_batches_that_were_not_read_to_their_end():
+    program = """
+import torch
+from core.training import Loader, TensorBatches
+stream = Loader(TensorBatches({"i": torch.arange(9)}), 2, shuffle=False, workers=1).stream()
+next(stream)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_iterating_leaves_the_generators_alone(toy):
