@@ -13,7 +13,7 @@ frequency-major: number f*D + c is channel c at frequency f.
 Deviations: lengths are those of the convolutions (the program's masks are one or two tokens too long), and frames
 beyond a recording's end are set to zero before each convolution, so that a recording gives the same in any batch. Fewer
 than four frames give no token. The first convolution is computed as a matrix product over its nine taps, the pointwise
-one as a linear map: about half the time of torch's convolutions on a processor.
+one as a linear map: about half the time of torch's convolutions on a processor (``apps.asr.frontend``).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from apps.asr.frontend import separable_front
 from core.errors import InputError
 from core.kernels import Dropout
 from core.norm import norm_named
@@ -97,32 +98,25 @@ class Subsampling(nn.Module):
             shape = tuple(features.shape)
             raise InputError(f"features have shape {shape}, not (B, T, {self.bins})", where="Subsampling")
         half = None if lengths is None else lengths // 2
-        # In place: at this rate the activations are large.
-        y = self._dense(zero_padding(features, lengths), half).relu_()
-        z = self._separable(y)
+        taps = self._taps(zero_padding(features, lengths), half)
+        dense = torch.cat([self.conv1.weight.flatten(1), self.conv1.bias[:, None]], dim=1)
+        second = (self.depthwise.weight, self.depthwise.bias, self.pointwise.weight, self.pointwise.bias)
+        z = separable_front(taps, dense, *second)
         if features.shape[1] < 4:
             z = z[:, :0]
-        z = self.pointwise(z).relu_()
         tokens = self.linear(z.flatten(2)) * math.sqrt(self.width)
         normed: Tensor = self.norm(self.dropout(tokens))
         return normed
 
-    def _dense(self, x: Float[Tensor, "B T F"], half: Int[Tensor, "B"] | None) -> Float[Tensor, "B T2 F2 D"]:
-        """The first convolution, channels last, with the zeros that the second one reads at the ends.
+    def _taps(self, x: Float[Tensor, "B T F"], half: Int[Tensor, "B"] | None) -> Float[Tensor, "B R S 10"]:
+        """What the first convolution reads, and a one for its bias, with the zeros that the second reads at the ends.
 
-        The bias is a tenth tap: where it is zero like the others, so is the result, and nothing large is masked or
-        padded.
+        Where the one is zero like the taps, so is the result: nothing large is masked or padded.
         """
         frames, bins = x.shape[1] // 2, x.shape[2] // 2
         # A row more than the definition's one: slices that never reach the end export for odd T and even.
-        padded = F.pad(x, (0, 1, 0, 2))
+        padded = F.pad(x.to(self.conv1.weight.dtype), (0, 1, 0, 2))
         taps = [padded[:, i : i + 2 * frames : 2, j : j + 2 * bins : 2] for i in range(3) for j in range(3)]
         real = zero_padding(torch.stack([*taps, torch.ones_like(taps[0])], dim=-1), half)
         # At least a window, even where no frame is.
-        real = F.pad(real, (0, 0, 0, 1, 0, 1 if frames > 1 else 3 - frames))
-        return F.linear(real, torch.cat([self.conv1.weight.flatten(1), self.conv1.bias[:, None]], dim=1))
-
-    def _separable(self, x: Float[Tensor, "B T F D"]) -> Float[Tensor, "B T2 F2 D"]:
-        """The depthwise half of the second convolution, channels last."""
-        y: Tensor = self.depthwise(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return y
+        return F.pad(real, (0, 0, 0, 1, 0, 1 if frames > 1 else 3 - frames))

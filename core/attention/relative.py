@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, cast
 
 import torch
@@ -30,7 +29,7 @@ from core.attention.blocked import blocked_attention, in_one_block
 from core.attention.softmax import allowed_keys, attend, check_heads
 from core.initialisation import uniform_fan_in_
 
-# The table of projected positions grows by so many tokens at a time, so that not every new length rebuilds it.
+# In training the table of sinusoids grows by so many tokens at a time, so that not every new length rebuilds it.
 _GROWTH = 256
 
 
@@ -201,29 +200,30 @@ class RelativeAttention(Mixer):
         """W_p p(r) for queries ``q (B,H,N,D/H)``: ``(H,2N-1,D/H)``."""
         n, weight = q.shape[2], self.position.weight
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or weight.is_inference():
-            return self._project(n)
+            return self._project(self._sinusoids_of(n))
         kept = self._kept
         if kept is None or not kept.serves(weight, q):
-            # In steps, so that not every new length makes a table.
-            kept = _Kept(weight, weight._version, self._project(-(-n // _GROWTH) * _GROWTH))
+            kept = _Kept(weight, weight._version, self._project(self._new_sinusoids(n)))
             self._kept = kept if type(kept.table) is Tensor else None
         return _middle(kept.table, n)
 
-    def _project(self, n: int) -> Tensor:
-        sinusoids = self._sinusoids_of(n)
+    def _project(self, sinusoids: Tensor) -> Tensor:
         projected: Tensor = self.position(sinusoids)
         return projected.view(sinusoids.shape[0], self.heads, self.width // self.heads).transpose(0, 1)
+
+    def _new_sinusoids(self, n: int) -> Tensor:
+        weight = self.position.weight
+        return relative_positions(n, self.width, dtype=weight.dtype, device=weight.device)
 
     def _sinusoids_of(self, n: int) -> Tensor:
         """p(r), kept for the longest sequence so far: half the cost of the projected positions is here."""
         weight, table = self.position.weight, self._sinusoids
-        make = partial(relative_positions, width=self.width, dtype=weight.dtype, device=weight.device)
         if torch.compiler.is_compiling():
-            return make(n)
+            return self._new_sinusoids(n)
         if table is None or 2 * n - 1 > len(table) or (table.dtype, table.device) != (weight.dtype, weight.device):
             # Made in inference mode, it could never be trained with.
             with torch.inference_mode(False):
-                table = make(-(-n // _GROWTH) * _GROWTH)
+                table = self._new_sinusoids(-(-n // _GROWTH) * _GROWTH)
             self._sinusoids = table if type(table) is Tensor else None
         return _middle(table, n)
 

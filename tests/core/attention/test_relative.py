@@ -173,13 +173,13 @@ def test_kept_positions_follow_the_weight(change: Callable[[RelativeAttention], 
 def test_kept_positions_are_made_once_and_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     mixer, project, made = RelativeAttention(6, 2).double().eval(), RelativeAttention._project, []
 
-    def counted(self: RelativeAttention, n: int) -> Tensor:
+    def counted(self: RelativeAttention, sinusoids: Tensor) -> Tensor:
         if self is mixer:
-            made.append(n)
-        return project(self, n)
+            made.append((len(sinusoids) + 1) // 2)
+        return project(self, sinusoids)
 
     monkeypatch.setattr(RelativeAttention, "_project", counted)
-    for n, wanted in ((9, [256]), (1, [256]), (256, [256]), (300, [256, 512]), (20, [256, 512]), (0, [256, 512])):
+    for n, wanted in ((9, [9]), (1, [9]), (256, [9, 256]), (20, [9, 256]), (300, [9, 256, 300]), (0, [9, 256, 300])):
         x = draw(1, n, 6, seed=n)
         with torch.no_grad():
             torch.testing.assert_close(mixer(x), fresh(mixer, x), rtol=1e-12, atol=1e-12)
