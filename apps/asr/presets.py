@@ -18,12 +18,14 @@ PEAK = {"xs": 2e-3, "s": 2e-3, "sm": 1.5e-3, "m": 1.5e-3, "ml": 1e-3, "l": 5e-4}
 def default() -> AsrConfig:
     """For corpora of minutes to some hours on a CPU, from scratch: ``manyformer asr train``.
 
-    Eight blocks of width 96, letters as tokens; the time masks are those of the small published sizes.
+    Eight blocks of width 96, letters as tokens, three speeds, averaged weights, a little silence around every recording.
+    Unlike the published sizes it norms what a sublayer reads, not the stream: with three hours of read speech and a few
+    thousand steps such a network began to spell after one epoch, one with norms in the stream after two.
     """
     return AsrConfig(
-        augment=AugmentConfig(frequency_masks=2, frequency_width=20, time_masks=3, speeds=(0.9, 1.0, 1.1)),
+        augment=AugmentConfig(frequency_masks=2, frequency_width=15, time_masks=2, speeds=(0.9, 1.0, 1.1)),
         # The published momentum, 0.015, is one of long runs: here the running statistics would lag behind.
-        model=ModelConfig(width=96, layers=8, heads=4, reduce=3, conv_momentum=0.1),
+        model=ModelConfig(width=96, layers=8, heads=4, reduce=3, placement="pre", conv_momentum=0.1),
         optim=OptimConfig(lr=2e-3, betas=(0.9, 0.98), eps=1e-9, weight_decay=5e-4),
         schedule=ScheduleConfig(name="warmup_cosine", warmup=0.1),
         fit=FitSettings(max_epochs=60, clip_norm=5.0, ema=0.998),
