@@ -185,6 +185,19 @@ def test_the_store_gives_what_the_disk_gives_and_stops_at_its_limit(record):
     assert pickle.loads(pickle.dumps(store)).bytes == store.bytes
 
 
+def test_the_store_takes_what_others_decoded_while_there_is_room(record):
+    one, two = (Utterance.of_file(record(f"{name}.wav", 0.1, 11_025)) for name in "ab")
+    store = AudioStore(limit_bytes=2 * 1700)
+    for utterance in (one, two):
+        store.put(utterance, decode(utterance))
+    assert one in store
+    assert two not in store
+    assert torch.equal(store[one], read_audio(one))
+    one.path.unlink()
+    assert store.samples(one) == len(store[one]) == 1600
+    assert store.samples(two) == len(read_audio(two)) == 1600
+
+
 def _readable(store: AudioStore, utterance: Utterance) -> bool:
     try:
         store[utterance]
