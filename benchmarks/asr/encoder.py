@@ -40,7 +40,7 @@ DEFAULT_OUT = Path("results/asr/encoder.json")
 PACKAGES = ("torch", "torchaudio", "speechbrain")
 #: What decides the cost of a pass, and how it is measured.
 SOURCES = (
-    *(f"apps/asr/{name}.py" for name in ("model", "inference", "config", "subsampling", "reduction")),
+    *(f"apps/asr/{name}.py" for name in ("model", "inference", "config", "frontend", "subsampling", "reduction")),
     *(f"core/{room}" for room in ("attention", "convolution", "feedforward", "kernels", "layout", "norm", "position")),
     "benchmarks/asr",
 )

@@ -69,3 +69,16 @@ def test_kept_positions_serve_every_length():
         for frames in (40, 200, 36, 4, 1100):
             x, lengths = torch.randn(1, frames, 8), torch.tensor([frames])
             torch.testing.assert_close(folded(x, lengths)[0], model(x, lengths)[0], rtol=1e-4, atol=2e-5)
+
+
+def test_weights_in_sixteen_bits_are_cast_once_and_near():
+    model = random_model()
+    x, lengths = torch.randn(3, 41, 8), torch.tensor([41, 40, 23])
+    folded = for_inference(model, torch.bfloat16)
+    with torch.inference_mode():
+        got, counts = folded(x, lengths)
+        wanted = model(x, lengths)[0]
+    assert {value.dtype for value in folded.state_dict().values()} == {got.dtype} == {torch.bfloat16}
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+    for row, n in enumerate(counts.tolist()):
+        assert float((got[row, :n] - wanted[row, :n]).norm() / wanted[row, :n].norm()) < 0.05
