@@ -14,7 +14,7 @@ The source is a file under ``results/`` with an optional part:
 - ``X.md#some-heading``: what stands under ``## Some heading`` of that file; without a part, the whole file. A line with
   the conditions of the measurement, from ``X.json``, follows.
 - ``X.svg``: the picture.
-- ``tabular/quality.json#headline``: one phrase for a cell of a table (:data:`PHRASES`).
+- ``X.json#headline``: one phrase for a cell of a table (:data:`PHRASES`).
 
 Where the file or the part does not exist, the region reads "not measured yet". A region that begins on the line of its
 marker stays on that line.
@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.asr import accuracy_table, encoder_table
 from benchmarks.common.record import ROOT
 from benchmarks.common.table import write_text
 
@@ -149,7 +150,11 @@ def quality_headline(results: Mapping[str, Any]) -> str:
     )
 
 
-PHRASES: dict[str, Callable[[Mapping[str, Any]], str]] = {"tabular/quality.json#headline": quality_headline}
+PHRASES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "asr/accuracy.json#headline": accuracy_table.headline,
+    "asr/encoder.json#headline": encoder_table.headline,
+    "tabular/quality.json#headline": quality_headline,
+}
 """Phrases by their source."""
 
 

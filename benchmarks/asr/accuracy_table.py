@@ -216,11 +216,11 @@ def difference_table(differences: Mapping[str, Any]) -> str:
 
 
 def headline(results: Mapping[str, Any]) -> str:
-    """One phrase for a cell of a table: character error rates of all systems, corpus by corpus."""
+    """One phrase for a cell of a table: word error rates of all systems, corpus by corpus."""
     phrases = []
     for name, found in results["corpora"].items():
-        rates = ", ".join(f"{system} {facts['cer']['value']:.1f}" for system, facts in found["systems"].items())
-        phrases.append(f"{name}: CER % {rates}")
+        rates = ", ".join(f"{system} {facts['wer']['value']:.1f}" for system, facts in found["systems"].items())
+        phrases.append(f"{name}: WER % {rates}")
     return "; ".join(phrases)
 
 
