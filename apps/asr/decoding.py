@@ -27,12 +27,12 @@ from itertools import pairwise
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchaudio
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from apps.asr.tokenizer import Tokenizer
+from core.command import require
 from core.errors import InputError
 from core.sequence import Ragged
 
@@ -141,6 +141,7 @@ def align(logits: Float[Tensor, "T V"], targets: Sequence[int], blank: int) -> H
     scores = _log_probabilities(logits)
     if len(targets) == 0:
         return Hypothesis((), (), (), float(scores[:, blank].double().sum()))
+    torchaudio = require("torchaudio", "asr")
     path, best = torchaudio.functional.forced_align(scores[None], torch.tensor([list(targets)]), blank=blank)
     return _collapsed(path.numpy(), best.double().numpy(), np.array([len(logits)]), blank)[0]
 

@@ -34,11 +34,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torchaudio
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from apps.asr.data.audio import SAMPLE_RATE as SAMPLE_RATE
+from core.command import require
 from core.errors import InputError
 from core.sequence import Ragged
 
@@ -196,6 +196,7 @@ def mel_filters(config: FeatureConfig) -> Float[Tensor, "K F"]:
     """
     bins, highest = FFT // 2 + 1, SAMPLE_RATE / 2
     if config.mel_scale == "slaney":
+        torchaudio = require("torchaudio", "asr")
         scale = {"norm": "slaney", "mel_scale": "slaney"}
         weights: Tensor = torchaudio.functional.melscale_fbanks(bins, 0.0, highest, config.n_mels, SAMPLE_RATE, **scale)
     else:

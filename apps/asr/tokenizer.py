@@ -25,9 +25,9 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import sentencepiece
 from numpy.typing import NDArray
 
+from core.command import require
 from core.errors import InputError
 
 RULE = "nfc, lower case, single spaces"
@@ -272,6 +272,7 @@ def _no_text() -> InputError:
 
 
 def _processor(model: bytes) -> Any:
+    sentencepiece = require("sentencepiece", "asr")
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=model) if model else None
     except RuntimeError:
@@ -284,6 +285,7 @@ def _processor(model: bytes) -> Any:
 
 def _train(texts: Sequence[str], pieces: int) -> NDArray[np.uint8]:
     written = io.BytesIO()
+    sentencepiece = require("sentencepiece", "asr")
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),
         model_writer=written,
