@@ -96,7 +96,7 @@ def test_a_time_limit_leaves_a_model_and_more_time_goes_on_to_the_same_weights(t
 def test_a_killed_run_resumes_to_the_bits_of_an_unbroken_one(tones, tmp_path, kill):
     common = ["--data", str(tones), "--preset", "tiny", "--progress", "off", "--fit.max-epochs", "5"]
     common += ["--augment.time-masks", "2", "--augment.speeds", "0.9", "1.1", "--model.dropout", "0.1"]
-    common += ["--fit.ema", "0.9", "--fit.checkpoint-every-minutes", "0.002", "--batch-seconds", "6"]
+    common += ["--fit.ema", "0.9", "--fit.checkpoint-every-minutes", "0.002", "--batch-seconds", "12"]
     words = [sys.executable, "-m", "apps.asr.train", *common, "--out", str(tmp_path / "broken")]
     # As many threads as here: sums in another order are other bits.
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
