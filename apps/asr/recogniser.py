@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from apps.asr.config import AsrConfig
 from apps.asr.decoding import Hypothesis, Word, greedy, words
 from apps.asr.features import SAMPLE_RATE, LogMel
+from apps.asr.inference import for_inference
 from apps.asr.model import Squeezeformer
 from apps.asr.pieces import Piece, Source, batches, pieces, pools
 from apps.asr.tokenizer import Tokenizer, tokenizer_from_state
@@ -70,6 +72,11 @@ class Recogniser:
         self.config, self.tokenizer = config, tokenizer
         self.model = model.eval().requires_grad_(False)
         self.features = LogMel(config.features)
+
+    @cached_property
+    def _network(self) -> Squeezeformer:
+        """What recognises: the model with all folded that training needs; what is saved is the model itself."""
+        return for_inference(self.model)
 
     # ------------------------------------------------------------------------------------------------ recognising
 
@@ -135,7 +142,7 @@ class Recogniser:
         enough = [i for i, n in enumerate(lengths.tolist()) if self.output_frames(n) > 0]
         if enough:
             batch = torch.nn.utils.rnn.pad_sequence([audio[index] for index in enough], batch_first=True)
-            logits, frames = self.model(*self.features(batch, lengths[enough]))
+            logits, frames = self._network(*self.features(batch, lengths[enough]))
             for index, row, count in zip(enough, logits, frames.tolist(), strict=True):
                 found[index] = row[:count]
         return found
