@@ -43,7 +43,7 @@ def separable_front(
     >>> z.shape, z.unique().tolist()
     (torch.Size([1, 2, 1, 2]), [90.0])
     """
-    tensors = (taps, dense, depthwise, depthwise_bias, pointwise, pointwise_bias)
+    tensors: tuple[Tensor, ...] = (taps, dense, depthwise, depthwise_bias, pointwise, pointwise_bias)
     if taps.device.type != "cpu" or torch.compiler.is_compiling():
         return _layers(*tensors)
     if torch.is_autocast_enabled("cpu"):

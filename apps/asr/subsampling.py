@@ -99,9 +99,10 @@ class Subsampling(nn.Module):
             raise InputError(f"features have shape {shape}, not (B, T, {self.bins})", where="Subsampling")
         half = None if lengths is None else lengths // 2
         taps = self._taps(zero_padding(features, lengths), half)
-        dense = torch.cat([self.conv1.weight.flatten(1), self.conv1.bias[:, None]], dim=1)
-        second = (self.depthwise.weight, self.depthwise.bias, self.pointwise.weight, self.pointwise.bias)
-        z = separable_front(taps, dense, *second)
+        first, second = self.conv1, self.depthwise
+        assert first.bias is not None and second.bias is not None
+        dense = torch.cat([first.weight.flatten(1), first.bias[:, None]], dim=1)
+        z = separable_front(taps, dense, second.weight, second.bias, self.pointwise.weight, self.pointwise.bias)
         if features.shape[1] < 4:
             z = z[:, :0]
         tokens = self.linear(z.flatten(2)) * math.sqrt(self.width)

@@ -160,7 +160,7 @@ def _by_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: in
     kernel = weight.shape[2]
     gap = padding if stride == 1 and x.shape[1] < kernel and 2 * padding < kernel else 0
     together = max(1, _PIECE // ((x.shape[1] + gap) * x.shape[2] * x.element_size()))
-    pieces: Iterable[tuple[Tensor, Tensor]] = zip(grad.split(together), x.split(together), strict=True)
+    pieces: Iterable[tuple[Tensor, Tensor]] = zip(torch.split(grad, together), torch.split(x, together), strict=True)
     if gap:
         pieces = (_joined(*piece, kernel, gap) for piece in pieces)
     parts = [_by_weight_of_piece(*piece, weight, stride, padding) for piece in pieces]
