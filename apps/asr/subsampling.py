@@ -100,7 +100,8 @@ class Subsampling(nn.Module):
         half = None if lengths is None else lengths // 2
         taps = self._taps(zero_padding(features, lengths), half)
         first, second = self.conv1, self.depthwise
-        assert first.bias is not None and second.bias is not None
+        assert first.bias is not None
+        assert second.bias is not None
         dense = torch.cat([first.weight.flatten(1), first.bias[:, None]], dim=1)
         z = separable_front(taps, dense, second.weight, second.bias, self.pointwise.weight, self.pointwise.bias)
         if features.shape[1] < 4:
