@@ -49,7 +49,7 @@ class CheckResult(command.CheckResult):
 def check(data: str, config: AsrConfig, *, progress: Progress | None = None) -> CheckResult:
     """Look at a corpus as a training with this config would; raises nothing of its own."""
     try:
-        corpus = load_corpus(data, seed=config.seed, on_bad="skip")
+        corpus = load_corpus(data, on_bad="skip")
     except InputError as error:
         return CheckResult((from_error(error),), None)
     tokenizer, found = _tokenizer(corpus, config)

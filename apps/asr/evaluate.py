@@ -6,11 +6,9 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 
 from apps.asr.config import AsrConfig
 from apps.asr.data.manifest import Utterance
@@ -19,7 +17,7 @@ from apps.asr.metrics import Scores, compared, scores
 from apps.asr.recogniser import TASK, Recogniser, Transcript, load_run
 from apps.asr.report import write_report
 from core.artefact import replace_file
-from core.command import RunDirectory, data_facts, parse_arguments, run, say
+from core.command import EvaluateArguments, RunDirectory, data_facts, parse_arguments, run, say
 from core.command.environment import environment
 from core.errors import InputError, nearest
 from core.evaluation.bootstrap import Difference
@@ -29,19 +27,8 @@ BASELINE = "the most frequent training sentence, whatever is said"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(EvaluateArguments):
     """Score a trained recogniser on utterances it has not heard, with 95 % intervals and a floor beside it."""
-
-    run: tyro.conf.Positional[Path]
-    """Folder of a finished run."""
-    data: str | None = None
-    """As for train; the data that the run was trained on unless given."""
-    split: str = "test"
-    """Split to score: train, valid or test."""
-    json: Path | None = None
-    """Also write the scores to this file."""
-    report: Path | None = None
-    """Also write a page with pictures into this folder."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +55,7 @@ def _main(argv: list[str]) -> None:
     recogniser = load_run(arguments.run)
     directory = RunDirectory.open(arguments.run, task=TASK)
     facts, config = data_facts(directory), directory.config(AsrConfig)
-    corpus = load_corpus(arguments.data or facts["data"], seed=config.seed, on_bad=config.on_bad)
+    corpus = load_corpus(arguments.data or facts["data"], on_bad=config.on_bad)
     if not corpus.splits.get(arguments.split):
         mend = nearest(arguments.split, [*corpus.splits])
         raise InputError(f"there is no split {arguments.split!r}", where=corpus.name, mend=mend)
@@ -87,7 +74,7 @@ def evaluate(recogniser: Recogniser, corpus: Corpus, split: str, training_texts:
         InputError: an utterance has no text, or cannot be read.
     """
     utterances = corpus.splits[split]
-    references = tuple(_reference(recogniser, utterance) for utterance in utterances)
+    references = tuple(reference(recogniser, utterance) for utterance in utterances)
     started = time.perf_counter()
     transcripts = tuple(recogniser.stream(utterances))
     wall = time.perf_counter() - started
@@ -133,7 +120,12 @@ def majority(texts: Sequence[str], recogniser: Recogniser) -> str:
     return min(counts, key=lambda text: (-counts[text], abs(len(text.split()) - middle), text))
 
 
-def _reference(recogniser: Recogniser, utterance: Utterance) -> str:
+def reference(recogniser: Recogniser, utterance: Utterance) -> str:
+    """What was said, in the form that is scored.
+
+    Raises:
+        InputError: nobody wrote it down.
+    """
     if not utterance.text:
         raise InputError("has no text to score against", where=str(utterance.path), mend="add it, or leave it out")
     return recogniser.tokenizer.normalise(utterance.text)
@@ -143,7 +135,7 @@ def _training_texts(facts: dict[str, Any], corpus: Corpus, config: AsrConfig) ->
     """The texts that the run was trained on, if they can still be had unchanged."""
     if corpus.name != facts["data"]:
         try:
-            corpus = load_corpus(facts["data"], seed=config.seed, on_bad=config.on_bad)
+            corpus = load_corpus(facts["data"], on_bad=config.on_bad)
         except InputError:
             return None
     if corpus.digests.get("train") != facts["digest"].get("train"):

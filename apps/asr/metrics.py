@@ -29,6 +29,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
+from core.application import Measure, Scored
 from core.errors import InputError
 from core.evaluation.bootstrap import Difference, Estimate, bootstrap, paired
 from core.evaluation.metrics import Metric
@@ -267,6 +268,30 @@ def scores(
     )
 
 
+def measured(
+    references: Sequence[str], hypotheses: Sequence[str], speakers: Sequence[str | None] | None = None
+) -> Scored:
+    """``wer`` and ``cer`` of a corpus with what they are made of: symbols and errors of each utterance.
+
+    Arguments and errors as in `scores`. Utterances without a reference are no units.
+
+    >>> round(measured(["the cat", "a dog"], ["the cat", "the dog"]).measures["wer"].value)
+    25
+    """
+    _check(references, hypotheses, speakers, None)
+    real = [index for index, reference in enumerate(references) if reference.split()]
+    said, heard = _spaced(references), _spaced(hypotheses)
+    measures = {}
+    for name, symbols in (("wer", str.split), ("cer", str)):
+        counts = [edits(symbols(said[index]), symbols(heard[index])) for index in real]
+        measures[name] = Measure(
+            RATE,
+            np.array([count.symbols for count in counts], dtype=np.float64),
+            np.array([count.errors for count in counts], dtype=np.float64),
+        )
+    return Scored(measures, _speakers(speakers, real))
+
+
 def compared(
     references: Sequence[str],
     a: Sequence[str],
@@ -283,19 +308,11 @@ def compared(
     >>> compared(texts, texts, [text.replace("number 1", "numb 1") for text in texts])["wer"].value
     -5.5
     """
-    _check(references, a, speakers, None)
-    _check(references, b, speakers, None)
-    real = [index for index, reference in enumerate(references) if reference.split()]
-    named = _speakers(speakers, real)
-    found = {}
-    for name in ("wer", "cer"):
-        texts = [_spaced(side) for side in (references, a, b)]
-        units = [[text.split() if name == "wer" else text for text in side] for side in texts]
-        of_a, of_b = ([edits(units[0][i], side[i]) for i in real] for side in units[1:])
-        truth = np.array([count.symbols for count in of_a], dtype=np.float64)
-        errors = [np.array([count.errors for count in counts], dtype=np.float64) for counts in (of_a, of_b)]
-        found[name] = paired(RATE, truth, *errors, groups=named, seed=seed)
-    return found
+    of_a, of_b = (measured(references, texts, speakers) for texts in (a, b))
+    return {
+        name: paired(RATE, one.truth, one.prediction, of_b.measures[name].prediction, groups=of_a.groups, seed=seed)
+        for name, one in of_a.measures.items()
+    }
 
 
 def _check(

@@ -1,6 +1,6 @@
 """What every verb shares: arguments, configs, the run directory, one style of error, a status for each ending."""
 
-from core.command.arguments import Parsed, TrainArguments, from_preset, parse_arguments, parse_config
+from core.command.arguments import EvaluateArguments, Parsed, TrainArguments, from_preset, parse_arguments, parse_config
 from core.command.config import config_from_dict, config_to_dict, differences, read_config
 from core.command.describe import fact_lines, measured, switches
 from core.command.directory import RunDirectory, only_writer
@@ -19,6 +19,7 @@ from core.command.run import require, run
 __all__ = [
     "CheckArguments",
     "CheckResult",
+    "EvaluateArguments",
     "Finding",
     "Parsed",
     "RunDirectory",

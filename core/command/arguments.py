@@ -59,6 +59,22 @@ class TrainArguments:
             raise InputError(f"{self.max_minutes:g} minutes leave no time", where="--max-minutes")
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluateArguments:
+    """What every ``evaluate`` takes."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a finished run."""
+    data: str | None = None
+    """As for train; the data that the run was trained on unless given."""
+    split: str = "test"
+    """Split to score: train, valid or test."""
+    json: Path | None = None
+    """Also write the scores to this file."""
+    report: Path | None = None
+    """Also write a page with pictures into this folder."""
+
+
 def parse_arguments(arguments: type[A], argv: Sequence[str], *, prog: str) -> A:
     """Reads ``argv`` into the dataclass ``arguments``; ``--help`` prints the help and leaves with status 0.
 

@@ -34,7 +34,7 @@ from core.training.interrupt import Interrupted
 from core.training.loader import BatchSource, Loader, TensorBatches
 from core.training.progress import Progress
 from core.training.randomness import preserved
-from core.training.settings import FitResult, FitSettings
+from core.training.settings import FitResult, FitSettings, Pace
 from core.training.task import Task
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "FixedSize",
     "Interrupted",
     "Loader",
+    "Pace",
     "Progress",
     "Task",
     "TensorBatches",

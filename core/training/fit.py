@@ -109,6 +109,7 @@ def _result(run: Run) -> FitResult:
         steps=state.step,
         seconds=state.seconds,
         seconds_to_best=state.seconds_to_best,
+        pace=run.pace(),
     )
     if part is None:
         return result

@@ -23,7 +23,7 @@ from core.training.interrupt import Signals
 from core.training.loader import Loader
 from core.training.progress import Progress
 from core.training.randomness import Use, derive, reseed
-from core.training.settings import FitSettings, Stop
+from core.training.settings import FitSettings, Pace, Stop
 from core.training.task import Task
 
 # Of a run's time, what saving it may take.
@@ -118,7 +118,8 @@ class Run:
         self.backward: Callable[[Tensor], None] = torch.Tensor.backward
         self.move: Callable[[Any], Any] = lambda batch: batch
         self._started, self._base_seconds = started, 0.0
-        self._stepped = False
+        self._steps = 0
+        self._evaluations: list[float] = []
         self._save_next = started + 60 * settings.checkpoint_every_minutes
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -153,7 +154,16 @@ class Run:
 
     def _spent(self) -> float:
         """Seconds of this call; every call is allowed a step, so that calls of any length come to an end together."""
-        return time.monotonic() - self._started if self._stepped else 0.0
+        return time.monotonic() - self._started if self._steps else 0.0
+
+    def pace(self) -> Pace:
+        """How fast this call went, from its beginning until now; saving counts with the steps."""
+        steps, evaluating = self._steps, sum(self._evaluations)
+        return Pace(
+            step=(self._spent() - evaluating) / max(1, steps),
+            evaluation=evaluating / max(1, len(self._evaluations)),
+            steps_an_epoch=len(self.train),
+        )
 
     def begin(self) -> bool:
         """Prepare, and finish what an interrupted evaluation left; whether to stop."""
@@ -181,7 +191,7 @@ class Run:
         self.optimizer.step()
         if self.average is not None:
             self.average.update(state.step)
-        self._stepped = True
+        self._steps += 1
         state.step += 1
         state.batch += 1
         for name, value in values.items():
@@ -274,6 +284,7 @@ class Run:
         return {**record, **(metrics or {}), "seconds": state.seconds}, metrics
 
     def _evaluate(self, valid: Loader) -> dict[str, float]:
+        begun = time.monotonic()
         model = self.task.model
         model.eval()
         reseed(derive(self.settings.seed, Use.EVALUATION, self.state.epoch, self.rank))
@@ -281,6 +292,7 @@ class Run:
         with torch.no_grad(), self._autocast():
             metrics = self.task.evaluate(self._until_signal(valid))
         model.train()
+        self._evaluations.append(time.monotonic() - begun)
         return {name: float(value) for name, value in metrics.items()}
 
     def _until_signal(self, valid: Loader) -> Iterator[Any]:

@@ -53,6 +53,23 @@ def _require(fits: bool, field_name: str, value: object) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast a call trained, in wall seconds."""
+
+    step: float
+    """Of an optimiser step with all that belongs to it, the batch included."""
+    evaluation: float
+    """Of an evaluation; 0 where there was none."""
+    steps_an_epoch: int
+    """Optimiser steps of an epoch."""
+
+    @property
+    def epoch(self) -> float:
+        """Of an epoch and its evaluation."""
+        return self.step * self.steps_an_epoch + self.evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
 class FitResult:
     """What a run came to. The task's model holds the best weights, or the last ones without validation."""
 
@@ -71,3 +88,5 @@ class FitResult:
     """Wall seconds of the whole run, over all calls."""
     seconds_to_best: float | None = None
     """Wall seconds until the best evaluation was done."""
+    pace: Pace = Pace(step=0.0, evaluation=0.0, steps_an_epoch=0)
+    """Of this call; zeros where it had nothing left to do."""

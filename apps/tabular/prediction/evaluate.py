@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 
+from apps.tabular.prediction.application import digest, read_data_facts
 from apps.tabular.prediction.baseline import NAME, BoostedTrees
 from apps.tabular.prediction.data.sources import load_splits, open_source, to_table
 from apps.tabular.prediction.data.table import Table
-from apps.tabular.prediction.predict import load_run
-from apps.tabular.prediction.predictor import TabularPredictor
+from apps.tabular.prediction.predictor import TASK, TabularPredictor, load_run
 from apps.tabular.prediction.report import write_report
 from apps.tabular.prediction.scores import compared, intervals_scored, scored, speed
-from apps.tabular.prediction.train import TASK, digest, read_data_facts
 from core.artefact import replace_file
-from core.command import RunDirectory, parse_arguments, run, say
+from core.command import EvaluateArguments, RunDirectory, parse_arguments, run, say
 from core.command.environment import environment
 from core.errors import InputError, nearest
 from core.evaluation.bootstrap import Difference
@@ -31,19 +28,11 @@ COVERAGE = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(EvaluateArguments):
     """Score a trained model on rows it has not seen, with 95 % intervals and a plain model beside it."""
 
-    run: tyro.conf.Positional[Path]
-    """Folder of a finished run."""
-    data: str | None = None
-    """As for train; the data that the run was trained on unless given."""
     split: str = "test"
     """Split to score: train, valid, test, or all (every row of a plain file)."""
-    json: Path | None = None
-    """Also write the scores to this file."""
-    report: Path | None = None
-    """Also write a page with pictures into this folder."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +110,7 @@ def _rows(arguments: Arguments, predictor: TabularPredictor, facts: dict[str, An
 
 
 def _splits(data: str, predictor: TabularPredictor, facts: dict[str, Any]) -> dict[str, Table]:
-    return load_splits(data, schema=predictor.schema, group=facts["group"], seed=predictor.config.seed)
+    return load_splits(data, schema=predictor.schema, group=facts["group"])
 
 
 def _training_rows(predictor: TabularPredictor, facts: dict[str, Any]) -> Table | None:

@@ -51,12 +51,17 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """Encoded tables, ready for every member."""
 
     encoder: TableEncoder
     train: RowDataset
     valid: RowDataset
+    standard: tuple[float, float]
+    """Mean and standard deviation of the training target, which became 0 and 1."""
+    held: Encoded
+    """The rows of ``valid``, to calibrate on."""
+    held_target: NDArray[np.float64]
 
 
 @preserved()  # from the first weights on, so that fits in several threads follow one another
@@ -85,17 +90,7 @@ def fit_predictor(
         Interrupted: stopped by a signal, after saving.
     """
     start = time.monotonic()
-    train, weight = _canonical(train, weight)
-    if valid is None:
-        train, valid, weight = _set_aside(config, train, weight)
-    location, scale = _standard(train)
-    encoder = TableEncoder(config.encoding, train.schema, seed=config.seed)
-    encoded, held = encoder.fit_transform(train.frame, train.target), encoder.transform(valid.frame)
-    prepared = _Prepared(
-        encoder,
-        _rows(encoded, (train.target - location) / scale, weight),
-        _rows(held, (valid.target - location) / scale, None),
-    )
+    prepared = prepare(config, train, valid, weight=weight)
     members: list[ExcelFormer] = []
     results: list[FitResult] = []
     for index in range(config.members):
@@ -106,15 +101,37 @@ def fit_predictor(
         model, result = _fit_member(config, train.schema, prepared, index, minutes, folder, progress)
         members.append(model)
         results.append(result)
-    predictor = TabularPredictor(train.schema, config, encoder, members, location=location, scale=scale)
-    predictor.calibrate(held, valid.target)
-    return Fitted(predictor, tuple(results), {"train": len(train), "valid": len(valid)}, time.monotonic() - start)
+    location, scale = prepared.standard
+    predictor = TabularPredictor(train.schema, config, prepared.encoder, members, location=location, scale=scale)
+    predictor.calibrate(prepared.held, prepared.held_target)
+    rows = {"train": len(prepared.train), "valid": len(prepared.valid)}
+    return Fitted(predictor, tuple(results), rows, time.monotonic() - start)
+
+
+def prepare(
+    config: TabularConfig, train: Table, valid: Table | None = None, *, weight: NDArray[np.float64] | None = None
+) -> Prepared:
+    """Rows in their order, set aside where none are given, and encoded; arguments as in :func:`fit_predictor`."""
+    train, weight = _canonical(train, weight)
+    if valid is None:
+        train, valid, weight = _set_aside(config, train, weight)
+    location, scale = _standard(train)
+    encoder = TableEncoder(config.encoding, train.schema, seed=config.seed)
+    encoded, held = encoder.fit_transform(train.frame, train.target), encoder.transform(valid.frame)
+    return Prepared(
+        encoder,
+        _rows(encoded, (train.target - location) / scale, weight),
+        _rows(held, (valid.target - location) / scale, None),
+        (location, scale),
+        held,
+        valid.target,
+    )
 
 
 def _fit_member(
     config: TabularConfig,
     schema: Schema,
-    prepared: _Prepared,
+    prepared: Prepared,
     index: int,
     minutes: float | None,
     directory: Path | None,

@@ -12,9 +12,8 @@ import tyro
 
 from apps.tabular.prediction.config import TabularConfig
 from apps.tabular.prediction.model import ExcelFormer
-from apps.tabular.prediction.predict import load_run
+from apps.tabular.prediction.predictor import TASK, load_run
 from apps.tabular.prediction.presets import PRESETS
-from apps.tabular.prediction.train import TASK
 from core.command import fact_lines, from_preset, measured, parse_arguments, run, say, switches, to_json
 from core.errors import InputError
 

@@ -12,10 +12,9 @@ import tyro
 
 from apps.tabular.prediction.data.files import pandas, read_table
 from apps.tabular.prediction.data.table import extra_columns
-from apps.tabular.prediction.predictor import TabularPredictor
-from apps.tabular.prediction.train import TASK
+from apps.tabular.prediction.predictor import TabularPredictor, load_run
 from core.artefact import replace_file
-from core.command import RunDirectory, parse_arguments, run, say, to_json
+from core.command import parse_arguments, run, say, to_json
 from core.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,15 +53,6 @@ def _main(argv: list[str]) -> None:
     predictor = load_run(arguments.run)
     parts = [_predict_file(predictor, path, arguments.coverage) for path in arguments.input]
     _write(pandas().concat(parts, ignore_index=True), arguments)
-
-
-def load_run(path: Path) -> TabularPredictor:
-    """The model of a finished run.
-
-    Raises:
-        InputError: no run, not finished, or damaged.
-    """
-    return TabularPredictor.load(RunDirectory.trained(path, task=TASK).best)
 
 
 def _predict_file(predictor: TabularPredictor, path: Path, coverage: float) -> pd.DataFrame:

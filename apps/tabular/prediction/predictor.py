@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,13 +28,14 @@ from apps.tabular.prediction.data.encode import Encoded, TableEncoder
 from apps.tabular.prediction.data.table import Schema
 from apps.tabular.prediction.model import ExcelFormer
 from core import artefact
-from core.command import config_from_dict, config_to_dict
+from core.command import RunDirectory, config_from_dict, config_to_dict
 from core.errors import InputError
 from core.evaluation.calibration import ConformalInterval, apply_temperature, fit_temperature
 
 if TYPE_CHECKING:
     import pandas as pd
 
+TASK = "tabular"
 KIND, VERSION = "manyformer.tabular", 1
 CELLS_PER_PASS = 1 << 16
 """Rows times features sent through a model at once when predicting: bounds memory, never changes a result."""
@@ -221,6 +223,15 @@ def _calibration(tree: Mapping[str, Any]) -> Calibration:
     if residuals is not None and not isinstance(residuals, np.ndarray):
         raise TypeError("residuals are no array")
     return Calibration(temperature=float(tree["temperature"]), residuals=residuals, floor=float(tree["floor"]))
+
+
+def load_run(path: Path) -> TabularPredictor:
+    """The model of a finished run.
+
+    Raises:
+        InputError: no run, not finished, or damaged.
+    """
+    return TabularPredictor.load(RunDirectory.trained(path, task=TASK).best)
 
 
 def new_model(config: TabularConfig, schema: Schema, encoder: TableEncoder) -> ExcelFormer:

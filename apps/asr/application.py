@@ -1,0 +1,131 @@
+"""Speech recognition as an application: what training, comparing and searching need of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from apps.asr.config import AsrConfig
+from apps.asr.data.sources import DEFAULT_DATA, Corpus, load_corpus
+from apps.asr.evaluate import reference
+from apps.asr.fitting import Fitted, fit_recogniser, said
+from apps.asr.metrics import RATE, measured
+from apps.asr.model import Squeezeformer
+from apps.asr.presets import PRESETS
+from apps.asr.recogniser import TASK, Recogniser, load_run
+from apps.asr.tokenizer import fit_tokenizer
+from core.application import Application, Scored, Trained
+from core.command import RunDirectory
+from core.errors import InputError, nearest
+from core.evaluation.metrics import Metric
+from core.training import Progress
+from core.training.progress import ProgressName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The argument that says which corpus."""
+
+    data: str = DEFAULT_DATA
+    """Folder with a manifest or laid out as LibriSpeech, one manifest, or synthetic:sentences (spoken by espeak-ng)."""
+
+
+class SpeechRecognition(Application[AsrConfig, Corpus, Recogniser]):
+    """Squeezeformer with CTC on a corpus."""
+
+    name = TASK
+    model_name = "squeezeformer"
+    config = AsrConfig
+    presets = PRESETS
+    source = Source
+
+    def load(self, source: Source, config: AsrConfig) -> Corpus:
+        """The utterances by split; no audio is decoded."""
+        return load_corpus(source.data, on_bad=config.on_bad)
+
+    def facts(self, source: Source, data: Corpus) -> dict[str, Any]:
+        """The source, and a digest of each split."""
+        return {
+            "data": source.data,
+            "synthetic": data.synthetic,
+            "utterances": {name: len(utterances) for name, utterances in data.splits.items()},
+            "digest": dict(data.digests),
+        }
+
+    def build(self, config: AsrConfig, data: Corpus) -> nn.Module:
+        """A network with as many outputs as the tokenizer of the training texts has."""
+        texts = [utterance.text for utterance in data.splits.get("train", ()) if utterance.text]
+        return Squeezeformer(config.features.n_mels, fit_tokenizer(config.tokenizer, texts).size, config.model)
+
+    def fit(
+        self,
+        config: AsrConfig,
+        data: Corpus,
+        *,
+        directory: Path | None = None,
+        progress: ProgressName | Progress = "off",
+    ) -> Trained[Recogniser]:
+        """One network."""
+        fitted = fit_recogniser(config, data, directory=directory, progress=progress)
+        result = fitted.result
+        return Trained(
+            model=fitted.recogniser,
+            results=(result,),
+            complete=result.stopped_by != "minutes",
+            facts=_facts(fitted),
+            history=result.history,
+            summary=_summary(fitted),
+        )
+
+    def open(self, run: RunDirectory) -> Recogniser:
+        """The recogniser of a finished run."""
+        return load_run(run.path)
+
+    def metrics(self, data: Corpus) -> Mapping[str, Metric]:
+        """Error rates of words and characters in percent."""
+        return {"wer": RATE, "cer": RATE}
+
+    def score(self, model: Recogniser, data: Corpus, split: str) -> Scored:
+        """Word and character error rates; utterances are the units, or speakers where there are enough of them."""
+        utterances = data.splits.get(split)
+        if not utterances:
+            mend = nearest(split, [*data.splits])
+            raise InputError(f"there is no split {split!r}", where=data.name, mend=mend)
+        texts = [transcript.text for transcript in model.stream(utterances)]
+        said = [reference(model, utterance) for utterance in utterances]
+        return measured(said, texts, [utterance.speaker for utterance in utterances])
+
+
+APPLICATION = SpeechRecognition()
+
+
+def _facts(fitted: Fitted) -> dict[str, Any]:
+    result, prepared = fitted.result, fitted.prepared
+    return {
+        "utterances": {"train": len(prepared.train.utterances), "valid": len(prepared.valid.utterances)},
+        "seconds_of_audio": {"train": prepared.train.seconds, "valid": prepared.valid.seconds},
+        "skipped": dict(prepared.skipped),
+        "best": result.best,
+        "best_epoch": result.best_epoch,
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "seconds_to_best": result.seconds_to_best,
+        "stopped_by": result.stopped_by,
+    }
+
+
+def _summary(fitted: Fitted) -> Sequence[str]:
+    """What a person reads after training."""
+    config, result, prepared = fitted.recogniser.config, fitted.result, fitted.prepared
+    unit = " nats" if config.watch == "loss" else " %"
+    best = "not measured" if result.best is None else f"{result.best:.4g}{unit} in epoch {result.best_epoch}"
+    left_out = [f"left out: {said(prepared.skipped)}"] if prepared.skipped else []
+    return [
+        *left_out,
+        f"trained on {len(prepared.train.utterances):,} utterances ({prepared.train.seconds / 60:.1f} minutes), in "
+        f"{result.seconds:.0f} s; validation {config.watch}: {best}",
+    ]
