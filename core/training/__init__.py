@@ -34,13 +34,14 @@ from core.training.interrupt import Interrupted
 from core.training.loader import BatchSource, Loader, TensorBatches
 from core.training.progress import Progress
 from core.training.randomness import preserved
-from core.training.settings import FitResult, FitSettings, Pace
+from core.training.settings import Diverged, FitResult, FitSettings, Pace
 from core.training.task import Task
 
 __all__ = [
     "BatchSource",
     "Batching",
     "ByLength",
+    "Diverged",
     "FitResult",
     "FitSettings",
     "FixedSize",

@@ -48,8 +48,8 @@ def fit(
         progress: ``"auto"``, ``"off"``, ``"plain"``, ``"bar"``, or an object of one's own.
 
     Raises:
-        InputError: settings that do not fit together, a loss that is not finite, a directory that holds another run or
-            cannot be written.
+        InputError: settings that do not fit together, a directory that holds another run or cannot be written.
+        Diverged: an InputError too; a loss, a gradient or a weight is not finite.
         Interrupted: SIGTERM or Ctrl-C arrived; the state is saved. (Without a directory the signal does what it did
             before, once the step is finished: KeyboardInterrupt for Ctrl-C.)
     """

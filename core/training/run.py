@@ -23,7 +23,7 @@ from core.training.interrupt import Signals
 from core.training.loader import Loader
 from core.training.progress import Progress
 from core.training.randomness import Use, derive, reseed
-from core.training.settings import FitSettings, Pace, Stop
+from core.training.settings import Diverged, FitSettings, Pace, Stop
 from core.training.task import Task
 
 # Of a run's time, what saving it may take.
@@ -348,7 +348,7 @@ class Run:
     def _check_finite(self, value: float, what: str) -> None:
         if math.isfinite(value):
             return
-        raise InputError(
+        raise Diverged(
             f"the {what} became {value} at step {self.state.step} (epoch {self.state.epoch + 1})",
             mend="lower the learning rate, lengthen the warm-up, set clip_norm, or check the data for extreme values; "
             "what was saved before is intact",

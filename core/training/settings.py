@@ -10,6 +10,10 @@ from core.errors import InputError
 Stop = Literal["epochs", "patience", "minutes"]
 
 
+class Diverged(InputError):
+    """A loss, a gradient or a weight became something that is not finite."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitSettings:
     """How long to train, what to watch, and how."""

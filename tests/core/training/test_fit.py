@@ -15,7 +15,7 @@ import torch
 
 from core.errors import InputError
 from core.optim import OptimConfig, ScheduleConfig, constant
-from core.training import FitSettings, Loader, Task, TensorBatches, fit
+from core.training import Diverged, FitSettings, Loader, Task, TensorBatches, fit
 from core.training.randomness import Use, derive, reseed
 
 
@@ -287,7 +287,7 @@ class Exploding(Scripted):
 @pytest.mark.parametrize(("clip", "words"), [(None, "largest weight became nan at step 1"), (1.0, "gradient norm")])
 def test_a_gradient_that_is_not_finite_is_an_error(clip, words):
     task = Exploding([1.0])
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(Diverged, match=words):
         fit(
             task,
             train=Loader(TensorBatches({"x": torch.zeros(4, 1)}), 4, shuffle=True),
