@@ -92,5 +92,5 @@ class FitResult:
     """Wall seconds of the whole run, over all calls."""
     seconds_to_best: float | None = None
     """Wall seconds until the best evaluation was done."""
-    pace: Pace = Pace(step=0.0, evaluation=0.0, steps_an_epoch=0)
+    pace: Pace = field(default=Pace(step=0.0, evaluation=0.0, steps_an_epoch=0), compare=False)
     """Of this call; zeros where it had nothing left to do."""
