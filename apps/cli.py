@@ -5,6 +5,7 @@
     manyformer                        the tasks
     manyformer tabular                the verbs of a task
     manyformer tabular train ...      the same as python -m apps.tabular.prediction.train ...
+    manyformer compare tabular ...    many runs of a task: which settings help
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ VERBS = {
     "check": "say everything that is wrong with the data",
     "info": "parameters, operations and blocks of a model",
 }
+STUDIES = {
+    "compare": "train with each of several settings and say which helped",
+}
+"""Verbs of `core.study`, which take a task in place of belonging to one."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,8 +66,11 @@ def _main(argv: list[str], debug: list[str]) -> int:
         say(f"manyformer {_version()}")
     elif not argv or argv[0] in ("-h", "--help"):
         _list("usage: manyformer TASK VERB ...", {name: task.line for name, task in TASKS.items()})
+        _list("\nor: manyformer STUDY TASK ...", STUDIES)
+    elif argv[0] in STUDIES:
+        _study(argv[0], argv[1:])
     elif argv[0] not in TASKS:
-        raise InputError(f"{argv[0]!r} is not a task", where="manyformer", mend=nearest(argv[0], [*TASKS]))
+        raise InputError(f"{argv[0]!r} is not a task", where="manyformer", mend=nearest(argv[0], [*TASKS, *STUDIES]))
     else:
         return _task(argv[0], argv[1:], debug)
     return 0
@@ -76,11 +84,28 @@ def _task(name: str, argv: list[str], debug: list[str]) -> int:
         return 0
     if argv[0] not in verbs:
         raise InputError(f"{argv[0]!r} is not a verb", where=f"manyformer {name}", mend=nearest(argv[0], [*verbs]))
-    for needed in task.needs:
-        require(needed, task.extra)
+    _require(task)
     verb = importlib.import_module(f"{task.module}.{argv[0]}")
     status: int = verb.main([*argv[1:], *debug])
     return status
+
+
+def _study(verb: str, argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help"):
+        usage = f"usage: manyformer {verb} TASK ...    (--help after the task lists its options)"
+        _list(usage, {name: task.line for name, task in TASKS.items()})
+        return
+    if argv[0] not in TASKS:
+        raise InputError(f"{argv[0]!r} is not a task", where=f"manyformer {verb}", mend=nearest(argv[0], [*TASKS]))
+    task = TASKS[argv[0]]
+    _require(task)
+    application = importlib.import_module(f"{task.module}.application").APPLICATION
+    getattr(importlib.import_module("core.study"), verb)(application, argv[1:])
+
+
+def _require(task: Task) -> None:
+    for needed in task.needs:
+        require(needed, task.extra)
 
 
 def _list(usage: str, rows: dict[str, str]) -> None:

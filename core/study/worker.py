@@ -1,0 +1,244 @@
+"""One run of a study, in a process of its own: train, score, write down what it came to."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.application import Application, Trained, trained
+from core.command import RunDirectory
+from core.errors import InputError
+from core.study.journal import Journal, ending
+from core.study.records import Arm
+from core.study.store import Settled, StudyDirectory, write_scored, write_settled
+from core.training import Diverged, Interrupted
+
+INTERRUPTED = 130
+"""Exit status of a process that was told to stop, and has saved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What all processes of a study are told.
+
+    Attributes:
+        application: what is trained.
+        source: the application's arguments that say which data.
+        digests: what these data must be, by split.
+        split: to score.
+        study: the folder.
+        threads: of this process.
+        cores: to stay on; None for any.
+        retry_failed: try again what failed before.
+        keep: leave the directory of a finished run.
+    """
+
+    application: Application[Any, Any, Any]
+    source: Any
+    digests: Mapping[str, Any]
+    split: str
+    study: Path
+    threads: int
+    cores: tuple[int, ...] | None = None
+    retry_failed: bool = False
+    keep: bool = False
+
+    @property
+    def directory(self) -> StudyDirectory:
+        """The folder's paths."""
+        return StudyDirectory(self.study)
+
+    def prepare(self) -> None:
+        """Take the threads and cores."""
+        if self.cores is not None:
+            os.sched_setaffinity(0, self.cores)
+        torch.set_num_threads(self.threads)
+
+    def load(self, config: Any) -> Any:
+        """The data, which must be those of the plan as far as they are scored.
+
+        Raises:
+            InputError: anything wrong with them.
+        """
+        data = self.application.load(self.source, config)
+        digests = self.application.facts(self.source, data)["digest"]
+        if digests.get(self.split) != self.digests.get(self.split):
+            what = f"the split {self.split!r} is another one in this run, by its settings or since the study began"
+            raise InputError(what, where=str(self.source.data), mend="arms must be scored on the same data")
+        return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run.
+
+    Attributes:
+        task: what it shares with the others.
+        key: of its arm.
+        seed: its own.
+        config: with that seed.
+        launched: ``time.monotonic()`` when its process was asked for.
+    """
+
+    task: Task
+    key: str
+    seed: int
+    config: Any
+    launched: float = 0.0
+
+    @property
+    def log(self) -> Path:
+        """Where it is written down."""
+        return self.task.directory.log(self.key, self.seed)
+
+    @property
+    def work(self) -> Path:
+        """Its run directory."""
+        return self.task.directory.work(self.key, self.seed)
+
+    def perform(self) -> int:
+        """Do the run, or what is left of it; returns the exit status of the process."""
+        with Journal.held(self.log) as journal:
+            if ending(journal.events(), retry_failed=self.task.retry_failed) is not None:
+                return 0
+            resumed = any(event["event"] == "started" for event in journal.events())
+            journal.append("started", {"time": time.time(), "pid": os.getpid(), "host": os.uname().nodename})
+            try:
+                facts = self._run(resumed)
+            except Interrupted:
+                return INTERRUPTED
+            except Exception as error:
+                journal.append(*failure(error))
+                return 0
+            journal.append("finished", facts)
+            if not self.task.keep:
+                shutil.rmtree(self.work, ignore_errors=True)
+        return 0
+
+    def _run(self, resumed: bool) -> dict[str, Any]:
+        task, application = self.task, self.task.application
+        task.prepare()
+        data = task.load(self.config)
+        begun = time.monotonic()
+        done = trained(application, task.source, self.config, data, self.work)
+        directory = RunDirectory.open(self.work, task=application.name)
+        if done is None:  # killed between the end of training and that of scoring: nothing is trained again
+            done = application.fit(self.config, data, directory=directory.last)
+        training = time.monotonic() - begun
+        model = application.open(directory)
+        begun = time.monotonic()
+        scored = application.score(model, data, task.split)
+        scoring = time.monotonic() - begun
+        facts = _facts(done)
+        working = min(training, facts["seconds"]) + scoring
+        return {
+            **facts,
+            "metrics": {name: measure.value for name, measure in scored.measures.items()},
+            "scores": write_scored(task.directory.scores(self.key, self.seed), scored),
+            "peak_mib": peak_mib(),
+            "scoring_seconds": scoring,
+            # What the queue costs: everything but training and scoring. Of a resumed run nobody can say.
+            "overhead_seconds": None if resumed else time.monotonic() - self.launched - working,
+            "working_seconds": working,
+            "time": time.time(),
+        }
+
+    def fail(self, event: str, facts: Mapping[str, Any]) -> None:
+        """Write down an end that the run's own process did not live to."""
+        with Journal.held(self.log) as journal:
+            if ending(journal.events(), retry_failed=self.task.retry_failed) is None:
+                journal.append(event, facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """How many epochs an arm can train within a budget.
+
+    Attributes:
+        task: what it shares with the runs.
+        arm, key: which.
+        config: of the arm; its seed is that of the first run.
+        minutes: of the budget.
+        parameters: of all networks of the arm.
+        jobs: its runs, which fail where the arm cannot be measured.
+    """
+
+    task: Task
+    arm: Arm
+    key: str
+    config: Any
+    minutes: float
+    parameters: int
+    jobs: tuple[Job, ...]
+
+    def perform(self) -> int:
+        """Measure, and write the arm's config; returns the exit status of the process."""
+        self.task.prepare()
+        try:
+            config = self.task.application.within(self.config, self.task.load(self.config), self.minutes)
+        except Interrupted:
+            return INTERRUPTED
+        except Exception as error:
+            self.fail(*failure(error))
+            return 0
+        settled = Settled(config=without_patience(config), parameters=self.parameters)
+        write_settled(self.task.directory.arm(self.key), self.arm, settled)
+        return 0
+
+    def fail(self, event: str, facts: Mapping[str, Any]) -> None:
+        """The same end for all runs."""
+        for job in self.jobs:
+            job.fail(event, {**facts, "reason": f"while its epochs were measured: {facts['reason']}"})
+
+
+def without_patience(config: Any) -> Any:
+    """The config of runs that use up their budget."""
+    return dataclasses.replace(config, fit=dataclasses.replace(config.fit, patience=None))
+
+
+def failure(error: Exception) -> tuple[str, dict[str, Any]]:
+    """The event and its facts for an error; mistakes of ours with their traceback.
+
+    >>> failure(Diverged("the loss became nan at step 3"))
+    ('diverged', {'reason': 'the loss became nan at step 3'})
+    """
+    if isinstance(error, InputError):
+        return "diverged" if isinstance(error, Diverged) else "failed", {"reason": str(error)}
+    said = " ".join(str(error).split())[:300]
+    reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return "failed", {"reason": reason, "traceback": "".join(traceback.format_exception(error))}
+
+
+def _facts(done: Trained[Any]) -> dict[str, Any]:
+    """What training came to: seconds and steps of all networks, epochs of the longest of them."""
+    best = done.best
+    return {
+        "seconds": sum(result.seconds for result in done.results),
+        "epochs": max(len(result.history) for result in done.results),
+        "steps": sum(result.steps for result in done.results),
+        "best": best if best == best else None,
+    }
+
+
+def peak_mib() -> float:
+    """Most resident memory of this process so far, in MiB; 0 where the system does not say.
+
+    >>> peak_mib() >= 0
+    True
+    """
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            found = re.search(r"^VmHWM:\s+(\d+) kB", status.read(), re.MULTILINE)
+    except OSError:
+        return 0.0
+    return int(found[1]) / 1024 if found else 0.0
