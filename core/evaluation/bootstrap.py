@@ -27,19 +27,17 @@ With few units (below about 30) every bootstrap interval is too narrow: ``note``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from scipy.special import ndtr, ndtri
 
-from core.errors import InputError
-from core.evaluation.metrics import Array, Metric
+from core.evaluation.metrics import Array
+from core.evaluation.resampling import Plan, Statistic, evaluate, make_plan
 
-_CELLS = 1 << 20  # weights held at a time (8 MiB)
-_BLOCKS = 200
 _FEW_UNITS = 30
 _POWER = 0.8
 
@@ -77,7 +75,7 @@ class Estimate(_Interval):
     """
 
     def __str__(self) -> str:
-        show = _writer(self.low, self.high, ",")
+        show = decimals(self.low, self.high, ",")
         return f"{show(self.value)} [{show(self.low)}, {show(self.high)}]"
 
 
@@ -99,11 +97,8 @@ class Difference(_Interval):
     b: float
 
     def __str__(self) -> str:
-        show = _writer(self.low, self.high, "+,")
+        show = decimals(self.low, self.high, "+,")
         return f"{show(self.value)} [{show(self.low)}, {show(self.high)}], p = {self.p:.2g}"
-
-
-Statistic = Metric | Callable[..., float]
 
 
 def bootstrap(
@@ -133,10 +128,10 @@ def bootstrap(
     >>> estimate.value, 475 < estimate.low < 490, 510 < estimate.high < 525
     (499.5, True, True)
     """
-    plan = _plan(arrays, groups, strata, n, confidence)
+    plan = make_plan(arrays, groups, strata, n, confidence)
     rng = np.random.default_rng(seed)
-    value = _evaluate(metric, arrays, np.ones((1, plan.rows)))[0]
-    drawn = np.concatenate([_evaluate(metric, arrays, weights) for weights in plan.resamples(n, rng)])
+    value = evaluate(metric, arrays, np.ones((1, plan.rows)))[0]
+    drawn = np.concatenate([evaluate(metric, arrays, weights) for weights in plan.resamples(n, rng)])
     valid = drawn[np.isfinite(drawn)]
     low = high = error = float("nan")
     if np.isfinite(value) and plan.units > 1 and len(valid) >= n / 2:
@@ -169,12 +164,12 @@ def paired(
     (-2.0, True)
     """
     arrays = (truth, a, b)
-    plan = _plan(arrays, groups, strata, n, confidence)
+    plan = make_plan(arrays, groups, strata, n, confidence)
     rng = np.random.default_rng(seed)
     whole = np.ones((1, plan.rows))
-    of_a, of_b = (float(_evaluate(metric, (truth, x), whole)[0]) for x in (a, b))
+    of_a, of_b = (float(evaluate(metric, (truth, x), whole)[0]) for x in (a, b))
     drawn = np.concatenate(
-        [_evaluate(metric, (truth, a), w) - _evaluate(metric, (truth, b), w) for w in plan.resamples(n, rng)]
+        [evaluate(metric, (truth, a), w) - evaluate(metric, (truth, b), w) for w in plan.resamples(n, rng)]
     )
     valid = drawn[np.isfinite(drawn)]
     value, half, error, p = of_a - of_b, float("nan"), float("nan"), float("nan")
@@ -207,86 +202,13 @@ def holm(p: Sequence[float] | Float[np.ndarray, "M"]) -> Float[np.ndarray, "M"]:
     return result
 
 
-# --- resampling -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Which unit a row belongs to, and the units of each stratum."""
-
-    unit: Int[np.ndarray, "N"]
-    members: list[Int[np.ndarray, "_"]]
-
-    @property
-    def rows(self) -> int:
-        return len(self.unit)
-
-    @property
-    def units(self) -> int:
-        return sum(len(members) for members in self.members)
-
-    def resamples(self, n: int, rng: np.random.Generator) -> Iterator[Float[np.ndarray, "R N"]]:
-        """How often each row occurs in each of n resamples, some resamples at a time."""
-        step = max(1, _CELLS // self.rows)
-        for start in range(0, n, step):
-            count = min(step, n - start)
-            weights = np.empty((count, self.units))
-            for members in self.members:
-                size = len(members)
-                cells = rng.integers(0, size, (count, size)) + size * np.arange(count)[:, None]
-                weights[:, members] = np.bincount(cells.ravel(), minlength=count * size).reshape(count, size)
-            yield weights[:, self.unit]
-
-    def blocks(self, rng: np.random.Generator) -> Iterator[Iterator[Float[np.ndarray, "R N"]]]:
-        """For every stratum of two units or more, the weightings that leave out one block of its units each."""
-        for members in self.members:
-            count = min(len(members), max(2, round(_BLOCKS * len(members) / self.units)))
-            if count > 1:
-                block = np.full(self.units, -1)
-                block[rng.permutation(members)] = np.arange(len(members)) % count
-                yield self._without(block[self.unit], count)
-
-    def _without(self, block: Int[np.ndarray, "N"], count: int) -> Iterator[Float[np.ndarray, "R N"]]:
-        step = max(1, _CELLS // self.rows)
-        for start in range(0, count, step):
-            yield (block != np.arange(start, min(start + step, count))[:, None]).astype(np.float64)
-
-
-def _plan(arrays: Sequence[Array], groups: Array | None, strata: Array | None, n: int, confidence: float) -> _Plan:
-    labels = [x for x in (groups, strata) if x is not None]
-    lengths = {len(x) for x in (*arrays, *labels)}
-    if len(lengths) != 1 or 0 in lengths:
-        raise InputError(f"arrays, groups and strata must be equally long and not empty, got {sorted(lengths)} rows")
-    if n < 1 or not 0 < confidence < 1:
-        raise InputError(f"a bootstrap wants n >= 1 and 0 < confidence < 1, got {n} and {confidence}")
-    rows = lengths.pop()
-    unit = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
-    if strata is None:
-        return _Plan(unit, [np.arange(unit.max() + 1)])
-    code = np.unique(strata, return_inverse=True)[1]
-    of_unit = np.empty(unit.max() + 1, dtype=np.int64)
-    of_unit[unit] = code
-    if (of_unit[unit] != code).any():
-        raise InputError(
-            "a group has rows in more than one stratum", mend="stratify by a label that is constant in a group"
-        )
-    return _Plan(unit, [np.flatnonzero(of_unit == c) for c in range(code.max() + 1)])
-
-
-def _evaluate(metric: Statistic, arrays: Sequence[Array], weights: Float[np.ndarray, "R N"]) -> Float[np.ndarray, "R"]:
-    if isinstance(metric, Metric) and metric.weighted is not None:
-        return metric.weighted(*arrays, weights)  # type: ignore[call-arg]
-    counts = weights.astype(np.int64)
-    return np.array([float(metric(*(np.repeat(x, c, axis=0) for x in arrays))) for c in counts])
-
-
 # --- the interval -----------------------------------------------------------------------------------------------------
 
 
-def _acceleration(metric: Statistic, arrays: Sequence[Array], plan: _Plan, rng: np.random.Generator) -> float:
+def _acceleration(metric: Statistic, arrays: Sequence[Array], plan: Plan, rng: np.random.Generator) -> float:
     influence: list[Any] = []
     for stratum in plan.blocks(rng):
-        left_out = np.concatenate([_evaluate(metric, arrays, weights) for weights in stratum])
+        left_out = np.concatenate([evaluate(metric, arrays, weights) for weights in stratum])
         left_out = left_out[np.isfinite(left_out)]
         influence.extend(left_out.mean() - left_out if len(left_out) else [])
     d = np.asarray(influence, dtype=np.float64)
@@ -306,7 +228,8 @@ def _bca(value: float, drawn: Float[np.ndarray, "R"], a: float, confidence: floa
     return float(low), float(high)
 
 
-def _writer(low: float, high: float, style: str) -> Callable[[float], str]:
+def decimals(low: float, high: float, style: str) -> Callable[[float], str]:
+    """Writes values of an interval from ``low`` to ``high``, ``style`` being the sign and separator of a format."""
     # as many decimals as the interval's width has two digits of: more would be noise
     if not (np.isfinite(low) and high > low):
         return lambda value: format(value, style + (".0f" if abs(value) >= 1000 else ".4g"))

@@ -85,7 +85,7 @@ def test_seeds_decide_and_chunks_do_not(monkeypatch: pytest.MonkeyPatch) -> None
     first = bootstrap(BINARY["auc"], truth, p)
     assert bootstrap(BINARY["auc"], truth, p) == first
     assert bootstrap(BINARY["auc"], truth, p, seed=1) != first
-    monkeypatch.setattr("core.evaluation.bootstrap._CELLS", 7000)
+    monkeypatch.setattr("core.evaluation.resampling._CELLS", 7000)
     chunked = bootstrap(BINARY["auc"], truth, p)
     assert (chunked.low, chunked.high) == pytest.approx((first.low, first.high), rel=1e-12)
 
