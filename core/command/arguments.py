@@ -53,8 +53,15 @@ class TrainArguments:
     """Wall minutes of this call; what was learned until then is the model."""
     progress: Literal["auto", "bar", "plain", "off"] = "auto"
     """How progress is shown."""
+    devices: int | None = None
+    """Processes on this machine that train together, each on a GPU of its own where there are any; one unless given.
+    Under torchrun it says how many they are."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes divide the work: ddp keeps the whole model in each, fsdp divides it among them."""
 
     def __post_init__(self) -> None:
+        if self.devices is not None and self.devices < 1:
+            raise InputError(f"{self.devices} is not a number of processes", where="--devices")
         if self.max_minutes is not None and not self.max_minutes > 0:
             raise InputError(f"{self.max_minutes:g} minutes leave no time", where="--max-minutes")
 

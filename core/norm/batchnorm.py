@@ -11,6 +11,8 @@ whose state dict loads (its counter of batches is left out). Statistics are comp
 
 Which tokens are real is what ``mask`` says. Public speech models (NeMo, WeNet, the authors' Squeezeformer) count the
 padding in, so that a result in training depends on what a sequence was batched with; ``masked=False`` does as they do.
+
+Where several processes train together the engine has the statistics taken over the rows of all (:mod:`.pooled`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from core.errors import InputError
+from core.norm import pooled
 from core.norm.base import Norm, fold_affine
 from core.norm.identity import Identity
 
@@ -74,6 +77,8 @@ class BatchNorm(Norm):
 
     def _normalise(self, rows: Tensor) -> Tensor:
         """Rows ``(n,D)`` of which every one counts, in the dtype of the computation."""
+        if self.training and pooled.is_pooled():
+            return self._normalise_together(rows)
         kind = rows.dtype
         weight, bias = self.weight.to(kind), self.bias.to(kind)
         # Without a change of dtype these are the buffers themselves, which torch then moves in place.
@@ -88,6 +93,21 @@ class BatchNorm(Norm):
             self.running_mean.copy_(mean)
             if rows.shape[0] > 1:
                 self.running_var.copy_(var)
+        return y
+
+    @torch.no_grad()
+    def _move(self, count: int, mean: Tensor, var: Tensor) -> None:
+        """The running statistics, towards those of a batch of so many rows."""
+        if count > 0:
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        if count > 1:
+            unbiased = var * (count / (count - 1))
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+
+    def _normalise_together(self, rows: Tensor) -> Tensor:
+        """The same, by the rows of all processes."""
+        y, count, mean, var = pooled.normalise(rows, self.weight.to(rows.dtype), self.bias.to(rows.dtype), self.eps)
+        self._move(count, mean, var)
         return y
 
     def fold_into(self, linear: nn.Linear) -> tuple[Norm, nn.Linear]:

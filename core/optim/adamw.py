@@ -64,12 +64,17 @@ def init(parameter: Tensor) -> dict[str, Tensor]:
 
 
 def step(parameters: Sequence[Tensor], states: Sequence[Mapping[str, Tensor]], group: Mapping[str, Any]) -> None:
-    """One step, in place, on parameters that all have a gradient."""
+    """One step, in place, on parameters that all have a gradient; of divided ones (DTensor) on this process's part."""
+    gradients = [_gradient(parameter) for parameter in parameters]
+    if hasattr(parameters[0], "to_local"):
+        # The rule takes every number for itself, so that nothing has to be gathered.
+        parameters, gradients = [_own(one) for one in parameters], [_own(one) for one in gradients]
+        states = [{name: _own(value) for name, value in state.items()} for state in states]
     if all(parameter.dtype == torch.float32 for parameter in parameters):
-        _apply([*parameters], [_gradient(parameter) for parameter in parameters], states, group)
+        _apply([*parameters], gradients, states, group)
         return
     wide = [parameter.float() for parameter in parameters]
-    _apply(wide, [_gradient(parameter).float() for parameter in parameters], states, group)
+    _apply(wide, [gradient.float() for gradient in gradients], states, group)
     for parameter, value in zip(parameters, wide, strict=True):
         if parameter is not value:
             parameter.copy_(value)
@@ -78,6 +83,11 @@ def step(parameters: Sequence[Tensor], states: Sequence[Mapping[str, Tensor]], g
 def _gradient(parameter: Tensor) -> Tensor:
     assert parameter.grad is not None
     return parameter.grad
+
+
+def _own(tensor: Tensor) -> Tensor:
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
 
 
 def _apply(

@@ -30,6 +30,7 @@
 
 from core.training.batching import Batching, ByLength, FixedSize
 from core.training.fit import fit
+from core.training.group import LostProcess, together
 from core.training.interrupt import Interrupted
 from core.training.loader import BatchSource, Loader, TensorBatches
 from core.training.progress import Progress
@@ -47,10 +48,12 @@ __all__ = [
     "FixedSize",
     "Interrupted",
     "Loader",
+    "LostProcess",
     "Pace",
     "Progress",
     "Task",
     "TensorBatches",
     "fit",
     "preserved",
+    "together",
 ]

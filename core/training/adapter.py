@@ -3,11 +3,15 @@
 Lightning brings the device, the strategy, the backward pass; everything else of it is switched off. The run counts for
 itself, and Lightning sees one long epoch: its own epochs cost time on small data, and its loop state cannot resume in
 the middle of one without the loader's help.
+
+Several processes: they exist already, and are connected (:mod:`.group`); Lightning's strategies only divide the work.
+Its launchers would start the script again, which is no way to treat a command or a notebook.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,19 +20,20 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor
 
+from core.training.group import Group
 from core.training.run import Run
+from core.training.sharding import Sharded
 
 
 def drive(run: Run) -> None:
     """Train until the run says stop."""
     with _quiet():
         trainer = pl.Trainer(
-            accelerator="auto",
-            devices=1,
-            # A single process, even where a cluster's variables are set.
-            plugins=[LightningEnvironment()],
+            **_placement(run.group),
             max_epochs=1,
             min_epochs=0,
             limit_val_batches=0,
@@ -40,11 +45,44 @@ def drive(run: Run) -> None:
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        batches = run.train.stream(run.state.epoch, run.state.batch)
+        # Each step Lightning would ask the first process for a signal that it cannot see: ours, see `retake` below, are
+        # exchanged with the losses.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        group = run.group
+        batches = run.train.stream(run.state.epoch, run.state.batch, rank=group.rank, of=group.size)
         try:
             trainer.fit(_Module(run), _Rest(batches, max(1, run.remaining)))
         finally:
             batches.close()  # ends worker processes now, not when the collector comes by
+
+
+def _placement(group: Group) -> dict[str, Any]:
+    """Where Lightning trains."""
+    if group.size == 1:
+        # A single process, even where a cluster's variables are set.
+        return {"accelerator": "auto", "devices": 1, "plugins": [LightningEnvironment()]}
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    return {
+        "accelerator": "cuda" if torch.cuda.is_available() else "cpu",
+        "devices": here,
+        "num_nodes": group.size // here,
+        "plugins": [TorchElasticEnvironment()],
+        "strategy": _strategy(group),
+    }
+
+
+def _strategy(group: Group) -> Strategy:
+    if group.strategy == "fsdp":
+        return ModelParallelStrategy(data_parallel_size=group.size, tensor_parallel_size=1)
+    return DDPStrategy(
+        # Buffers are equal already, batch statistics being pooled; a model's caches need not be.
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+        # Parameters that take no part in a loss keep no gradient, as in one process. It also keeps torch from sorting
+        # the gradients anew after the first step, so that sums over more than two processes are rounded as before when
+        # a run is resumed. The price, a walk over the graph, is small beside a backward pass.
+        find_unused_parameters=True,
+    )
 
 
 class _Module(pl.LightningModule):
@@ -55,12 +93,22 @@ class _Module(pl.LightningModule):
         self.automatic_optimization = False
         self.model = run.task.model
         self._run = run
+        if run.group.size > 1 and run.group.strategy == "ddp":
+            # Takes part in no loss: torch warns, past Python, where there is no such parameter to be found.
+            self.unused = torch.nn.Parameter(torch.zeros(1))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self._run.optimizer
 
+    def configure_model(self) -> None:
+        """What a strategy that divides the model calls, more than once."""
+        run = self._run
+        if run.group.strategy == "fsdp" and run.group.size > 1 and run.sharded is None:
+            assert self.device_mesh is not None
+            run.sharded = Sharded(run, self.device_mesh["data_parallel"])
+            self.model = run.task.model
+
     def on_train_start(self) -> None:
-        self._run.rank = self.global_rank
         self._run.backward = self.manual_backward
         if self.device.type != "cpu":
             self._run.move = self.trainer.strategy.batch_to_device

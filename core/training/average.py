@@ -21,12 +21,14 @@ for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from core.training.sharding import own
 
 
 class Average:
@@ -57,7 +59,7 @@ class Average:
         """Take in the weights after the step of that number, from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         lerp = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        lerp(list(self.values.values()), list(self._live().values()), 0)
+        lerp([own(value) for value in self.values.values()], [own(live) for live in self._live().values()], 0)
 
     def restore(self, values: Mapping[str, Tensor]) -> None:
         """Go on from the values of another average of such a model.
@@ -71,6 +73,19 @@ class Average:
     def follow_device(self) -> None:
         """Move to where the model is now."""
         self.values = {name: self.values[name].to(live.device) for name, live in self._live().items()}
+
+    def follow(self, model: nn.Module, divide: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """Move to a copy of the model whose tensors are others, such as parts of what they were.
+
+        Args:
+            model: the copy.
+            divide: a value, and the copy's tensor, to a value of the same form as that tensor.
+        """
+        places = {}
+        for name, (_, attribute) in self._places.items():
+            places[name] = model.get_submodule(name.removesuffix(attribute).removesuffix(".")), attribute
+        self._places = places
+        self.values = {name: divide(self.values[name], live.detach()) for name, live in self._live().items()}
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

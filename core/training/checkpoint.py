@@ -10,7 +10,8 @@
 ``last`` is complete in itself and replaced in one step, so it never depends on what happens to ``best``. It also
 carries the run's fingerprint: every setting that decides the weights. A setting outside it may differ on a later call,
 because the run so far would have been the same: ``max_epochs``, ``max_minutes``, ``patience``,
-``checkpoint_every_minutes``, worker processes.
+``checkpoint_every_minutes``, worker processes; and, but for rounding, the number of processes that train together, and
+how they divide the work: tensors are saved whole.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from torch import Tensor, nn
 from core.artefact import load, replace_file, save
 from core.artefact.disk import cannot_write, remove_quietly
 from core.errors import InputError
-from core.training.run import Part, Run, State
+from core.training.group import Group
+from core.training.run import Run
+from core.training.sharding import gathered
+from core.training.state import Part, State
 
 KIND = "training-state"
 KIND_BEST = "training-best"
@@ -44,12 +48,16 @@ _SHARE_FOR_BEST = 0.02
 class Checkpoints:
     """Keeps one run in one directory.
 
+    Of several processes that train together all read it, and the first writes; all go through the same calls, as what
+    is divided among them must be put together.
+
     Raises:
         InputError: from any method, when the directory cannot be written (the previous state stays intact).
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, group: Group) -> None:
+        self.directory, self._group = directory, group
+        self._writes = group.rank == 0
         self.last, self.best, self.metrics = directory / "last", directory / "best", directory / "metrics.jsonl"
         self._best_is_due = False
         self._seconds_for_best = 0.0
@@ -81,7 +89,8 @@ class Checkpoints:
 
     def begin(self, run: Run) -> None:
         """Rewrite the metrics file as of this state: epochs that will be repeated are dropped from it."""
-        replace_file(self.metrics, "".join(map(_line, run.state.history)))
+        if self._writes:
+            replace_file(self.metrics, "".join(map(_line, run.state.history)))
 
     def save(self, run: Run) -> None:
         """Write ``last``, after ``best`` if that is due: a finished ``last`` implies the right ``best``."""
@@ -98,13 +107,14 @@ class Checkpoints:
         }
         if run.average is not None:
             tree["average"] = run.average.values
-        save(self.last, tree, kind=KIND, version=VERSION)
+        self._save(self.last, tree, KIND)
 
     def record(self, run: Run, improved: bool) -> None:
         """Append the newest record, and write the best weights if that is cheap enough."""
         self._append(run.state.history[-1])
         self._best_is_due |= improved
-        if self._best_is_due and self._seconds_for_best <= _SHARE_FOR_BEST * run.state.seconds:
+        (is_cheap,) = self._group.first([self._seconds_for_best <= _SHARE_FOR_BEST * run.state.seconds])
+        if self._best_is_due and is_cheap:
             self._write_best_so_far(run)
 
     def conclude(self, run: Run, part: Part) -> None:
@@ -123,7 +133,7 @@ class Checkpoints:
         try:
             yield
         except BaseException:
-            if not (self.last / "artefact.json").exists():
+            if self._writes and not (self.last / "artefact.json").exists():
                 self._clear(made)
             raise
 
@@ -136,7 +146,14 @@ class Checkpoints:
             with suppress(OSError):
                 folder.rmdir()
 
+    def _save(self, folder: Path, tree: dict[str, Any], kind: str) -> None:
+        kept = gathered(tree, keep=self._writes)
+        if self._writes:
+            save(folder, kept, kind=kind, version=VERSION)
+
     def _append(self, record: Mapping[str, Any]) -> None:
+        if not self._writes:
+            return
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(_line(record))
@@ -151,8 +168,19 @@ class Checkpoints:
     def _write_best(self, run: Run, weights: Mapping[str, Tensor], value: float | None, epoch: int | None) -> None:
         started = time.monotonic()
         tree = {"model": dict(weights), "metric": run.settings.monitor, "value": value, "epoch": epoch}
-        save(self.best, tree, kind=KIND_BEST, version=VERSION)
+        self._save(self.best, tree, KIND_BEST)
         self._seconds_for_best += time.monotonic() - started
+
+
+def saved_step(directory: Path) -> int | None:
+    """Steps of the state that was saved last in ``directory`` or in a folder within it; None where there is none."""
+    files = sorted(directory.rglob("artefact.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for file in files:
+        with suppress(ValueError, KeyError, TypeError):
+            document = json.loads(file.read_text())
+            if document["kind"] == KIND:
+                return int(document["tree"]["state"]["step"])
+    return None
 
 
 def fingerprint(run: Run) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 
 from core.errors import InputError
 from core.training.checkpoint import Checkpoints
+from core.training.group import current, lost_is_told
 from core.training.interrupt import Interrupted, noted
 from core.training.loader import Loader
 from core.training.progress import Progress, ProgressName, choose
@@ -19,6 +20,9 @@ from core.training.randomness import preserved
 from core.training.run import Run
 from core.training.settings import FitResult, FitSettings
 from core.training.task import Task
+
+ECHO_SECONDS = 2.0
+"""Of several processes that train together each may be told twice of one signal, within this time."""
 
 
 def fit(
@@ -34,7 +38,8 @@ def fit(
 ) -> FitResult:
     """Train ``task.model`` and leave it with its best weights, in evaluation mode.
 
-    Calls from several threads follow one another, so that each gives what it would alone.
+    Calls from several threads follow one another, so that each gives what it would alone. Within
+    :func:`core.training.together` the processes of the group train the model together, and all get the result.
 
     Args:
         task: the model with its losses and metrics.
@@ -55,13 +60,15 @@ def fit(
     """
     if settings.patience is not None and valid is None:
         raise InputError("early stopping needs validation batches", where="patience")
-    shown = choose(progress)
-    with preserved(), noted() as signals:
+    group = current()
+    shown = choose(progress if group.rank == 0 else "off")
+    with preserved(), noted(ECHO_SECONDS if group.size > 1 else 0.0) as signals, lost_is_told(group):
         started = time.monotonic()  # not before: another thread may have been training until now
-        run = Run(task, train, valid, optimizer, schedule, settings, signals, shown, started)
-        checkpoints = None if directory is None else Checkpoints(Path(directory))
+        run = Run(task, train, valid, optimizer, schedule, settings, signals, shown, group, started)
+        checkpoints = None if directory is None else Checkpoints(Path(directory), group)
         if checkpoints is not None:
             checkpoints.resume(run)
+            _same_place(run)
         if not run.over():
             if checkpoints is None:
                 _train(run)
@@ -72,12 +79,24 @@ def fit(
         run.finish()
         if checkpoints is not None and run.part is not None:
             checkpoints.conclude(run, run.part)
-    if signals.arrived is not None:
+        arrived = run.signalled()
+    if arrived is not None:
         if directory is None:
             # Nothing is kept that could be resumed: the signal takes its ordinary course.
-            signal.raise_signal(signals.arrived)
+            signal.raise_signal(arrived)
         raise Interrupted(directory)
     return _result(run)
+
+
+def _same_place(run: Run) -> None:
+    """Refuse a group of which not all processes read the same state."""
+    place = [run.state.step, run.state.epoch, run.state.batch]
+    total = run.group.total([*place, *(number * number for number in place)])
+    size = run.group.size
+    # Numbers are equal where the mean of their squares is the square of their mean.
+    if any(size * squares != sums * sums for sums, squares in zip(total[:3], total[3:], strict=True)):
+        mend = "all of them need the same folder: give --out on a disk that they share"
+        raise InputError("the processes of this training see different states of the run", mend=mend)
 
 
 def _train(run: Run) -> None:

@@ -1,13 +1,17 @@
 """SIGTERM and Ctrl-C: finish the step, save, leave.
 
-The first signal is noted and acted on between two steps. A second one does at once what it would have done without us.
+The first signal is noted and acted on between two steps. A second one does at once what it would have done without us;
+where several processes train together, one within two seconds of the first counts as the same, since whoever ends such
+a group (a terminal, a batch system, a launcher that hands signals on) may well tell each process twice.
 Signals can only be handled in a program's main thread; elsewhere nothing is installed.
 """
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,16 +37,23 @@ class SecondInterrupt(BaseException):
 
 
 class Signals:
-    """Which signal has arrived, if any."""
+    """Which signal has arrived, if any.
 
-    def __init__(self) -> None:
+    Args:
+        echo_seconds: after the first signal, how long others count as the same.
+    """
+
+    def __init__(self, echo_seconds: float = 0.0) -> None:
         self.arrived: int | None = None
+        self._echo_seconds, self._first_at = echo_seconds, -math.inf
         self._previous: dict[int, signal._HANDLER] = {}
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Note the first signal; hand the second one on."""
         if self.arrived is None:
-            self.arrived = number
+            self.arrived, self._first_at = number, time.monotonic()
+            return
+        if time.monotonic() - self._first_at < self._echo_seconds:
             return
         previous = self._previous[number]
         if previous is signal.default_int_handler:
@@ -70,9 +81,9 @@ class Signals:
 
 
 @contextmanager
-def noted() -> Iterator[Signals]:
+def noted(echo_seconds: float = 0.0) -> Iterator[Signals]:
     """Signals within the block are noted in the object given; a second Ctrl-C leaves as KeyboardInterrupt."""
-    signals = Signals()
+    signals = Signals(echo_seconds)
     main = threading.current_thread() is threading.main_thread()
     try:
         if main:

@@ -120,15 +120,26 @@ class Loader:
                 return
             yield batch
 
-    def stream(self, epoch: int = 0, batch: int = 0) -> Generator[Any, None, None]:
+    def sizes(self, epoch: int) -> list[int]:
+        """Examples of each batch of ``epoch``, in its order."""
+        return [len(indices) for indices in self.plan(epoch)]
+
+    def stream(self, epoch: int = 0, batch: int = 0, *, rank: int = 0, of: int = 1) -> Generator[Any, None, None]:
         """Batches from position (``epoch``, ``batch``) on, epoch after epoch without end.
 
         The global generators are seeded for each batch, and left so: the caller keeps its own, as ``fit`` does.
-        """
-        return self._batches(_positions(len(self), epoch, batch))
 
-    def _batches(self, positions: Iterator[tuple[int, int]]) -> Generator[Any, None, None]:
-        source = _Positions(self)
+        Args:
+            epoch: the first one, from 0.
+            batch: the first one of that epoch, from 0.
+            rank: of several processes that share each batch, the number of this one: it has the examples ``rank``,
+                ``rank + of``, ... of the batch. Where that is none it gets the first one, which is another's.
+            of: how many processes those are.
+        """
+        return self._batches(_positions(len(self), epoch, batch), rank, of)
+
+    def _batches(self, positions: Iterator[tuple[int, int]], rank: int = 0, of: int = 1) -> Generator[Any, None, None]:
+        source = _Positions(self, rank, of)
         if self.workers == 0:
             for position in positions:
                 yield source[position]
@@ -161,8 +172,8 @@ class Loader:
 class _Positions(Dataset[Any]):
     """The loader seen as a map from (epoch, batch) to a batch: what a worker process is given."""
 
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
+    def __init__(self, loader: Loader, rank: int, of: int) -> None:
+        self._loader, self._rank, self._of = loader, rank, of
         self._epoch = -1
         self._plan: Sequence[Tensor] = ()
 
@@ -172,7 +183,9 @@ class _Positions(Dataset[Any]):
         if epoch != self._epoch:
             self._epoch, self._plan = epoch, loader.plan(epoch)
         indices = self._plan[batch]
-        reseed(derive(loader.seed, Use.BATCH, epoch, batch))
+        if self._of > 1:
+            indices = indices[self._rank :: self._of] if self._rank < len(indices) else indices[:1]
+        reseed(derive(loader.seed, Use.BATCH, epoch, batch, *([self._rank] if self._of > 1 else [])))
         if loader.workers == 0:
             return loader.dataset[indices]
         try:

@@ -3,71 +3,38 @@
 Everything a run depends on is in :class:`State`, which is plain numbers, beside the weights and the optimiser. The
 engine only feeds batches to :meth:`Run.step`; it keeps no counter that matters. Saving those three and going on from
 there therefore gives the unbroken run, at any step.
+
+Where several processes train together (:mod:`.group`) each has a part of every batch, and they go in step: what their
+losses were, whether a signal came to one of them, what the clock of the first says, is exchanged once a step.
 """
 
 from __future__ import annotations
 
 import math
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from core.errors import InputError, nearest
+from core.norm.pooled import pooled
 from core.training.average import Average
+from core.training.group import Group
 from core.training.interrupt import Signals
 from core.training.loader import Loader
 from core.training.progress import Progress
 from core.training.randomness import Use, derive, reseed
 from core.training.settings import Diverged, FitSettings, Pace, Stop
+from core.training.sharding import Sharded, own, whole
+from core.training.state import Part, State
 from core.training.task import Task
 
 # Of a run's time, what saving it may take.
 SHARE_FOR_SAVING = 0.02
-
-
-@dataclass
-class State:
-    """Where a run is."""
-
-    step: int = 0
-    """Optimiser steps taken."""
-    epoch: int = 0
-    """Epochs finished, evaluation included."""
-    batch: int = 0
-    """Batches of the current epoch trained on; all of them while its evaluation is still due."""
-    sums: dict[str, float] = field(default_factory=dict)
-    """Sum of each loss over those batches."""
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """One record a finished epoch."""
-    best: float | None = None
-    """Best monitored value so far, with its epoch (from 1), step and second."""
-    best_epoch: int | None = None
-    best_step: int | None = None
-    seconds_to_best: float | None = None
-    stale: int = 0
-    """Evaluations since the best one."""
-    seconds: float = 0.0
-    """Wall seconds spent, over all calls."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """An evaluation in the middle of an epoch, when minutes were up: what was learned since the last one is not lost.
-
-    It is no part of the state, which is saved without it: a later call goes on as if it had not been.
-    """
-
-    record: dict[str, Any]
-    """As of a whole epoch, for the batches so far."""
-    value: float
-    """Of the monitored metric."""
-    improved: bool
-    """Whether that is the best of the run."""
 
 
 @runtime_checkable
@@ -91,6 +58,7 @@ class Run:
     Args:
         backward: filled in by the engine: the backward pass of a loss.
         move: filled in by the engine: a batch, moved to the model's device.
+        sharded: filled in by the engine where the model is divided among processes.
     """
 
     def __init__(
@@ -103,26 +71,32 @@ class Run:
         settings: FitSettings,
         signals: Signals,
         progress: Progress,
+        group: Group,
         started: float,
     ) -> None:
         self.task, self.train, self.valid = task, train, valid
         self.optimizer, self.schedule, self.settings = optimizer, schedule, settings
-        self.signals, self.progress = signals, progress
+        self.signals, self.progress, self.group = signals, progress, group
         self.state = State()
         self.average = None if settings.ema is None else Average(task.model, settings.ema)
         self.best_weights: dict[str, Tensor] | None = None
+        self.sharded: Sharded | None = None
         self.part: Part | None = None
         self.keeper: Keeper | None = None
         self.stopped_by: Stop | None = None
-        self.rank = 0
         self.backward: Callable[[Tensor], None] = torch.Tensor.backward
         self.move: Callable[[Any], Any] = lambda batch: batch
         self._started, self._base_seconds = started, 0.0
         self._steps = 0
         self._evaluations: list[float] = []
+        self._sizes: dict[int, Sequence[int]] = {}
+        self._minutes_up = self._save_due = False
         self._save_next = started + 60 * settings.checkpoint_every_minutes
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
-        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    @property
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     @property
     def remaining(self) -> int:
@@ -143,12 +117,11 @@ class Run:
     def over(self) -> bool:
         """Whether epochs, patience or minutes are used up."""
         state, settings = self.state, self.settings
-        minutes = settings.max_minutes
         if state.epoch >= settings.max_epochs:
             self.stopped_by = "epochs"
         elif settings.patience is not None and state.stale >= settings.patience:
             self.stopped_by = "patience"
-        elif minutes is not None and self._spent() >= 60 * minutes:
+        elif self._minutes_up:
             self.stopped_by = "minutes"
         return self.stopped_by is not None
 
@@ -170,34 +143,77 @@ class Run:
         self.task.model.train()
         if self.average is not None:
             self.average.follow_device()
+        self._exchange()
         return self._after_step() if self.state.batch == len(self.train) else self._should_stop()
 
     def step(self, batch: Any) -> bool:
-        """One optimiser step on ``batch`` and what follows it; whether to stop."""
-        state, settings = self.state, self.settings
-        reseed(derive(settings.seed, Use.STEP, state.step, self.rank))
+        """One optimiser step on ``batch``, this process's part of it, and what follows it; whether to stop."""
+        state, settings, share = self.state, self.settings, self._share()
+        self._steps += 1
+        reseed(derive(settings.seed, Use.STEP, state.step, self.group.rank))
         factor = self.schedule(state.step)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
-        with self._autocast():
+        with self._autocast(), self._pooled(share):
             losses = self.task.training_loss(batch)
-        values = {name: float(value.detach()) for name, value in losses.items()}
+        values = self._whole(losses, share)
         self._check_finite(values["loss"], "loss")
         self.optimizer.zero_grad(set_to_none=True)
-        self.backward(losses["loss"])
-        if settings.clip_norm is not None:
-            norm = torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
-            self._check_finite(float(norm), "gradient norm")
+        self._go_back(losses["loss"], share)
         self.optimizer.step()
         if self.average is not None:
             self.average.update(state.step)
-        self._steps += 1
         state.step += 1
         state.batch += 1
         for name, value in values.items():
             state.sums[name] = state.sums.get(name, 0.0) + value
         self.progress.step(state.step, values["loss"])
         return self._after_step()
+
+    def _share(self) -> float:
+        """Of the examples of the batch, those that this process has; none where it only goes along."""
+        rank, count, state = self.group.rank, self.group.size, self.state
+        if count == 1:
+            return 1.0
+        if state.epoch not in self._sizes:
+            self._sizes = {state.epoch: self.train.sizes(state.epoch)}
+        size = self._sizes[state.epoch][state.batch]
+        return len(range(rank, size, count)) / size
+
+    def _pooled(self, share: float) -> AbstractContextManager[Any]:
+        return nullcontext() if self.group.size == 1 else pooled(rows_count=share > 0)
+
+    def _whole(self, losses: Mapping[str, Tensor], share: float) -> dict[str, float]:
+        """The losses of the whole batch: means over its examples."""
+        return dict(
+            zip(losses, self._exchange([float(loss.detach()) * share for loss in losses.values()]), strict=True)
+        )
+
+    def _go_back(self, loss: Tensor, share: float) -> None:
+        """Gradients of the loss of the whole batch, shortened where they are too long."""
+        # The engine takes the mean of the processes' gradients: of the parts' losses, weighted by their share.
+        self.backward(loss if self.group.size == 1 else loss * (share * self.group.size))
+        limit = self.settings.clip_norm
+        if limit is not None:
+            norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
+            self._check_finite(float(whole(norm)), "gradient norm")
+
+    def _exchange(self, values: Sequence[float] = ()) -> list[float]:
+        """Sums over the processes, and with them what none may decide alone: signals, and by the clock of the first."""
+        first, minutes = self.group.rank == 0, self.settings.max_minutes
+        over = first and minutes is not None and self._spent() >= 60 * minutes
+        due = first and self.keeper is not None and time.monotonic() >= self._save_next
+        arrived = self.signals.arrived is not None or self.group.is_orphaned
+        *totals, signals, up, saves = self.group.total([*values, arrived, over, due])
+        if signals and self.signals.arrived is None:
+            self.signals.arrived = signal.SIGTERM
+        self._minutes_up, self._save_due = bool(up), bool(saves)
+        return totals
+
+    def signalled(self) -> int | None:
+        """The signal that arrived, in whichever process."""
+        self._exchange()
+        return self.signals.arrived
 
     def restore_rates(self) -> None:
         """Give the optimiser's groups the rates they came with."""
@@ -212,6 +228,8 @@ class Run:
             self.task.model.load_state_dict(self.best_weights)
         elif self.average is not None:
             self.average.settle()
+        if self.sharded is not None:
+            self.sharded.end()
         self.task.model.eval()
 
     def _after_step(self) -> bool:
@@ -220,16 +238,19 @@ class Run:
                 self._end_epoch()
             except _LeftEvaluation:
                 return True
+            self._exchange()
         return self._should_stop()
 
     def _should_stop(self) -> bool:
+        if self.group.size == 1:
+            self._exchange()  # at no cost; of several processes the exchange within the step has to do
         if self.signals.arrived is not None:
             return True
         if self.over():
             if self.stopped_by == "minutes":
                 self._evaluate_part()
             return True
-        if self.keeper and time.monotonic() >= self._save_next:
+        if self._save_due:
             self.save()
         return False
 
@@ -287,16 +308,19 @@ class Run:
         begun = time.monotonic()
         model = self.task.model
         model.eval()
-        reseed(derive(self.settings.seed, Use.EVALUATION, self.state.epoch, self.rank))
+        reseed(derive(self.settings.seed, Use.EVALUATION, self.state.epoch, 0))
         # Not inference mode: a model may keep what it computes here (a table of positions), and train with it later.
         with torch.no_grad(), self._autocast():
             metrics = self.task.evaluate(self._until_signal(valid))
         model.train()
         self._evaluations.append(time.monotonic() - begun)
-        return {name: float(value) for name, value in metrics.items()}
+        # All processes evaluate the whole split, and believe the first: one rounding less would part their ways.
+        return dict(zip(metrics, self.group.first([float(value) for value in metrics.values()]), strict=True))
 
     def _until_signal(self, valid: Loader) -> Iterator[Any]:
         for batch in valid:
+            if self.group.size > 1:
+                self._exchange()
             if self.signals.arrived is not None:
                 raise _LeftEvaluation
             yield self.move(batch)
@@ -341,9 +365,9 @@ class Run:
 
     def _check_weights(self) -> None:
         """A gradient can overflow where the loss did not: such weights are neither saved nor evaluated."""
-        for parameter in self._parameters:
-            if not bool(torch.isfinite(parameter).all()):
-                self._check_finite(math.nan, "largest weight")
+        wrong = any(not bool(torch.isfinite(own(parameter)).all()) for parameter in self._parameters)
+        if any(self.group.total([wrong])):
+            self._check_finite(math.nan, "largest weight")
 
     def _check_finite(self, value: float, what: str) -> None:
         if math.isfinite(value):

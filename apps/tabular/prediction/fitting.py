@@ -28,6 +28,7 @@ from apps.tabular.prediction.predictor import TabularPredictor, new_model
 from apps.tabular.prediction.task import RowDataset, TabularTask, monitor
 from core.errors import InputError
 from core.training import FitResult, FitSettings, FixedSize, Loader, Progress, fit, preserved
+from core.training.group import current
 from core.training.progress import ProgressName
 
 MEMBER_SEEDS = 1_000_003
@@ -167,10 +168,11 @@ def _settings(config: TabularConfig, schema: Schema, seed: int, minutes: float |
 
 
 def _share_of_time(config: TabularConfig, seconds: float, index: int) -> float | None:
-    """Minutes for the member ``index``: an equal share of what is left."""
+    """Minutes for the member ``index``: an equal share of what is left, by the clock of the first process."""
     if config.fit.max_minutes is None:
         return None
-    return (config.fit.max_minutes - seconds / 60) / (config.members - index)
+    (minutes,) = current().first([(config.fit.max_minutes - seconds / 60) / (config.members - index)])
+    return minutes
 
 
 def _set_aside(
