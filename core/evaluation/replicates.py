@@ -53,7 +53,8 @@ class Replicates:
 
 def _combined(parts: Sequence[Replicates], weights: Float[np.ndarray, "P"]) -> Replicates:
     def total(name: str) -> Array:
-        return sum((w * getattr(part, name) for w, part in zip(weights, parts, strict=True)), np.float64(0.0))
+        combined: Array = np.einsum("p...,p->...", np.stack([getattr(part, name) for part in parts]), weights)
+        return combined
 
     first, ran = parts[0], np.logical_and.reduce([part.ran for part in parts])
     return Replicates(total("values"), total("drawn"), total("left_out"), first.stratum, first.sizes, ran)
