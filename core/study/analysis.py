@@ -20,7 +20,7 @@ from core.study.factors import Factor, factors_of
 from core.study.pairing import Paired, pair
 from core.study.records import Arm, RunRecord
 from core.study.results import COSTS, ArmResult, Comparison, Cost, Endings
-from core.study.words import markdown, sentence
+from core.study.words import labels, markdown, sentence
 
 Runs = Mapping[str, Mapping[str, Replicates]]
 """Metric -> arm -> its runs, resampled together."""
@@ -62,10 +62,15 @@ class Analysis:
         plain: dict[str, Any] = json.loads(to_json(self))
         for kind in ("comparisons", "main_effects"):
             for found, values in zip(getattr(self, kind), plain[kind], strict=True):
-                values["sentence"] = sentence(found, self.primary)
+                values["sentence"] = sentence(found, self.primary, self.labels())
                 for name, effect in found.effects.items():
                     values["effects"][name]["note"] = effect.note
         return plain
+
+    def labels(self) -> dict[str, str]:
+        """Shorter names of what is compared, where they stay apart."""
+        compared = [*self.comparisons, *self.main_effects]
+        return labels(list(dict.fromkeys([*(arm.name for arm in self.arms), *_names(compared)])))
 
     def markdown(self) -> str:
         """Two tables in Markdown: the arms, and what each did against the baseline."""
@@ -73,7 +78,11 @@ class Analysis:
 
     def sentences(self) -> list[str]:
         """The answer: one sentence a comparison, in the order of the arms; then one a main effect."""
-        return [sentence(found, self.primary) for found in (*self.comparisons, *self.main_effects)]
+        return [sentence(found, self.primary, self.labels()) for found in (*self.comparisons, *self.main_effects)]
+
+
+def _names(comparisons: Sequence[Comparison]) -> list[str]:
+    return [name for found in comparisons for name in (found.name, found.against)]
 
 
 def analyse(

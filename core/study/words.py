@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from core.evaluation.bootstrap import Estimate, decimals
@@ -12,42 +13,63 @@ from core.study.results import ArmResult, Comparison, Cost
 _MINUS, _DASH, _TIMES = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 
 
-def sentence(found: Comparison, primary: str) -> str:
+def labels(names: Sequence[str]) -> dict[str, str]:
+    """Shorter names, without the groups of the fields, where they stay apart.
+
+    >>> labels(["model.norm=layernorm, optim.lr=0.1", "model.norm=rmsnorm, optim.lr=0.1"])[
+    ...     "model.norm=rmsnorm, optim.lr=0.1"
+    ... ]
+    'norm=rmsnorm, lr=0.1'
+    >>> labels(["encoder.norm=a", "decoder.norm=a"])["decoder.norm=a"]
+    'decoder.norm=a'
+    """
+    short = {name: re.sub(r"(^|, )[\w.]+\.(\w+=)", r"\1\2", name) for name in names}
+    return short if len(set(short.values())) == len(short) else {name: name for name in names}
+
+
+def sentence(found: Comparison, primary: str, named: Mapping[str, str] | None = None) -> str:
     """What a comparison says, and what it cannot.
 
     Args:
         found: the comparison.
         primary: the metric that decides.
+        named: shorter names.
     """
-    effect = found.effects[primary]
+    effect, (name, against) = found.effects[primary], _sides(found, named)
     place = "" if found.settings == 1 else f", averaged over {found.settings} settings of the rest,"
     if found.verdict == "not comparable":
-        return f"{found.name} cannot be compared with {found.against}{place}: {_why_not(found, effect.seeds)}."
+        return f"{name} cannot be compared with {against}{place}: {_why_not(found, name, against, effect.seeds)}."
     said = f"{primary} {signed(effect.value, effect.low, effect.high)} {interval(effect.low, effect.high, '+')}"
-    tested = f"p = {p_value(found.p_adjusted)} adjusted for all comparisons"
+    tested = f"adjusted p {p_value(found.p_adjusted, '= ')}"
     if found.verdict == "no effect seen":
-        text = f"{found.name}{place} shows no effect against {found.against}: {said}, {tested}; one below "
+        text = f"{name}{place} shows no effect against {against}: {said}, {tested}. A true effect below "
         text += f"{number(found.smallest)} would have been missed more than one time in five."
     else:
-        text = f"{found.name}{place} is {found.verdict} than {found.against}: {said}, {tested}."
+        text = f"{name}{place} is {found.verdict} than {against}: {said}, {tested}."
     if effect.seeds == 1:
         text += " That is one training of each: another one may turn it."
-    return warning(found) + text
+    return warning(found, named) + text
 
 
-def _why_not(found: Comparison, seeds: int) -> str:
-    parts = [
-        f"{name} {endings.trouble or f'ended in {endings.finished} seeds'}"
-        for name, endings in ((found.name, found.endings), (found.against, found.endings_against))
-    ]
+def _sides(found: Comparison, named: Mapping[str, str] | None) -> tuple[str, str]:
+    """Both names; the arm that all arms are compared with is the baseline."""
+    name = (named or {}).get(found.name, found.name)
+    return name, "the baseline" if found.settings == 1 else (named or {}).get(found.against, found.against)
+
+
+def _why_not(found: Comparison, name: str, against: str, seeds: int) -> str:
     if seeds:
         return "the metric is not defined on such units, or there is only one"
+    parts = [
+        f"{side} {endings.trouble or f'ended in {endings.finished} seeds'}"
+        for side, endings in ((name, found.endings), (against, found.endings_against))
+    ]
     return "no seed ended in both; " + ", ".join(parts)
 
 
-def warning(found: Comparison) -> str:
+def warning(found: Comparison, named: Mapping[str, str] | None = None) -> str:
     """That trainings did not finish, in a sentence to be read first; empty where all did."""
-    sides = ((found.name, found.endings), (found.against, found.endings_against))
+    sides = list(zip(_sides(found, named), (found.endings, found.endings_against), strict=True))
     parts = [f"{name} {endings.trouble}" for name, endings in sides if endings.trouble]
     if not parts:
         return ""
@@ -79,15 +101,15 @@ def estimate(found: Estimate) -> str:
     return str(found).replace("-", _MINUS) if math.isfinite(found.low) else number(found.value)
 
 
-def p_value(p: float) -> str:
-    """Two digits; what is smaller than a resampled world can tell is said to be so.
+def p_value(p: float, sign: str = "") -> str:
+    """Two digits; below 0.0001 no more than that is said.
 
-    >>> p_value(0.0312), p_value(1e-9)
-    ('0.031', '<0.0001')
+    >>> p_value(0.0312), p_value(0.0312, "= "), p_value(1e-9, "= ")
+    ('0.031', '= 0.031', '< 0.0001')
     """
     if not math.isfinite(p):
         return _DASH
-    return "<0.0001" if p < 1e-4 else f"{p:.2g}"
+    return "< 0.0001" if p < 1e-4 else f"{sign}{p:.2g}"
 
 
 def cost(found: Cost, *, counted: bool = False) -> str:
