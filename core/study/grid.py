@@ -181,7 +181,7 @@ def key_of(arm: Arm) -> str:
     """A name for files: the values, and a digest of the fields with the values.
 
     >>> key_of(_arm({"model.norm": "rmsnorm", "optim.lr": 3e-4}))
-    'rmsnorm-0.0003-7f2d3cb3'
+    'rmsnorm-0.0003-064e5565'
     """
     canonical = json.dumps(dict(sorted(arm.changes.items())), sort_keys=True)
     words = "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", shown(value)).strip("_.") for value in arm.changes.values())
