@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
 from core.evaluation.effects import Verdict
@@ -184,6 +184,8 @@ def pareto(points: Sequence[Point], *, label: str, cost: str, greater_is_better:
     axes.set(xlabel=f"{plain(cost, 60)}  (← cheaper)", ylabel=f"{plain(label, 40)}  (better →)")
     if not greater_is_better:
         axes.invert_yaxis()
+    if max((point.cost for point in known), default=0.0) >= 1e4:
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     _label(drawn, axes, known, front)
     return drawn
 
