@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.layout.build import build
 from core.layout.entries import Entry, Layout, Repeat, flatten
-from core.layout.fold import fold_scale, fold_scales
+from core.layout.fold import fold_scale, fold_scale_, fold_scales
 from core.layout.residual import Residual
 from core.layout.scale import InputScale
 from core.layout.stack import Description, Stack
@@ -20,5 +20,6 @@ __all__ = [
     "build",
     "flatten",
     "fold_scale",
+    "fold_scale_",
     "fold_scales",
 ]

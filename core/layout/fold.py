@@ -13,6 +13,7 @@ import copy
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import nn
 
 from core.errors import InputError
@@ -43,20 +44,21 @@ def fold_scales(stack: Stack) -> Stack:
     """
     folded = copy.deepcopy(stack)
     for sublayer in folded.sublayers:
-        _fold_(sublayer)
+        if isinstance(sublayer, Residual):
+            fold_scale_(sublayer)
     return folded
 
 
 def fold_scale(sublayer: Residual) -> Residual:
     """The same for one sublayer."""
     folded = copy.deepcopy(sublayer)
-    _fold_(folded)
+    fold_scale_(folded)
     return folded
 
 
-def _fold_(sublayer: nn.Module) -> None:
-    """Move the scale of a ``Residual`` into its block, in place."""
-    if not isinstance(sublayer, Residual) or sublayer.scale is None:
+def fold_scale_(sublayer: Residual) -> None:
+    """The same in place: weights are overwritten where they lie."""
+    if sublayer.scale is None:
         return
     scale, block = sublayer.scale, sublayer.block
     maps = block.input_maps() if isinstance(block, ReadsLinearly) else ()
@@ -64,5 +66,10 @@ def _fold_(sublayer: nn.Module) -> None:
         raise InputError(f"the input scale of {type(block).__name__} cannot be folded", where="layout")
     for linear in maps:
         folded = fold_affine(linear, scale.gain, scale.bias)
-        linear.weight, linear.bias = folded.weight, folded.bias
+        with torch.no_grad():
+            linear.weight.copy_(folded.weight)
+            if linear.bias is not None:
+                linear.bias.copy_(folded.bias)
+        if linear.bias is None:
+            linear.bias = folded.bias
     sublayer.scale = None

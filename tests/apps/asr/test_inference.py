@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -82,3 +83,18 @@ def test_weights_in_sixteen_bits_are_cast_once_and_near():
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
     for row, n in enumerate(counts.tolist()):
         assert float((got[row, :n] - wanted[row, :n]).norm() / wanted[row, :n].norm()) < 0.05
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=str)
+def test_all_weights_lie_in_one_piece_of_their_own(dtype):
+    model = random_model()
+    folded = for_inference(model, dtype)
+    tensors = [*folded.parameters(), *folded.buffers()]
+    assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == 1
+    spans = sorted((tensor.data_ptr(), tensor.numel() * tensor.element_size()) for tensor in tensors)
+    assert all(start % 64 == 0 for start, _ in spans)
+    assert all(start + size <= after for (start, size), (after, _) in itertools.pairwise(spans))
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    assert {tensor.untyped_storage().data_ptr() for tensor in model.parameters()}.isdisjoint(
+        tensor.untyped_storage().data_ptr() for tensor in tensors
+    )
