@@ -23,7 +23,7 @@ from core.errors import InputError
 from core.evaluation.bootstrap import Estimate, decimals
 from core.evaluation.replicates import Replicates, replicate
 from core.evaluation.resampling import Statistic
-from core.evaluation.spread import TIE, Spread, spread
+from core.evaluation.spread import POWER, TIE, Spread, spread
 
 Verdict = Literal["better", "worse", "no effect seen", "not comparable"]
 _FEW_UNITS = 30
@@ -43,7 +43,7 @@ class Effect:
             level ``1 - confidence``.
         a, b: mean over these seeds of the metric of either arm.
         differences: of every seed that ended in both.
-        failed_a, failed_b: seeds that failed in either arm, and so are in no pair.
+        failed_a, failed_b: seeds without a prediction of either arm, and so in no pair.
         units: rows or groups that were resampled.
         spread: what the error is made of.
         n, n_valid: resamples drawn, and those on which the metric was defined.
@@ -86,7 +86,7 @@ class Effect:
         notes = []
         for failed, arm in ((self.failed_a, "the arm"), (self.failed_b, "the baseline")):
             if failed:
-                notes.append(f"{arm} failed with {failed} of its seeds: this is about the trainings that ended")
+                notes.append(f"{failed} of the seeds have no score of {arm}: this is about the trainings that ended")
         if self.seeds == 1:
             notes.append("one seed: the chance of training is not in the interval")
         if self.n_valid < self.n:
@@ -158,7 +158,7 @@ def contrast(a: Replicates, b: Replicates, confidence: float = 0.95) -> Effect:
         error=found.error,
         # where nothing varies, all units side with one arm: no test of signs could say more
         p=found.p(abs(value)) if found.error else (2.0 ** (1 - units) if value else 1.0),
-        smallest_effect=found.smallest(confidence),
+        smallest_effect=half + found.half(2 * POWER - 1),
         a=of_a,
         b=of_b,
         differences=tuple(runs.values.tolist()),

@@ -87,7 +87,7 @@ class Spread:
         high = self.error
         while self.p(high) > 1 - confidence:
             high *= 2
-        return float(brentq(lambda distance: self.p(distance) - (1 - confidence), 0.0, high, rtol=1e-9))
+        return float(brentq(lambda distance: self.p(distance) - (1 - confidence), 0.0, high, rtol=1e-7))
 
     def smallest(self, confidence: float) -> float:
         """The smallest true difference that a test at level ``1 - confidence`` had an 80 % chance to call an effect."""

@@ -290,7 +290,7 @@ def _method(report: Report, analysis: Analysis, facts: PageFacts) -> None:
     section = report.section("How it was measured")
     seeds = ", ".join(map(str, analysis.seeds))
     rows = [("Split", facts.split), ("Seeds", seeds), (_units(analysis).capitalize(), f"{analysis.units:,}")]
-    section.table(["", ""], [*facts.measured.items(), *rows])
+    section.table(["What", "How"], [*facts.measured.items(), *rows])
     section.text(
         f"Every effect is the mean over the seeds of the difference of two trainings with the same seed, scored on the "
         f"same {_units(analysis)}. Its interval counts two things that chance decided: the {_units(analysis)} of the "
@@ -299,8 +299,8 @@ def _method(report: Report, analysis: Analysis, facts: PageFacts) -> None:
     )
     section.text(
         f"Only {analysis.primary} decides. Its p-values are adjusted by Holm's method for all comparisons of a "
-        f"picture: if no arm differed from the baseline, the chance of calling any of them better or worse would be at most "
-        f"{100 * (1 - analysis.confidence):.0f} %."
+        f"picture: if no arm differed from the baseline, the chance of calling any of them better or worse would be at "
+        f"most {100 * (1 - analysis.confidence):.0f} %."
     )
     _limits(section, analysis)
 
