@@ -20,7 +20,7 @@ ROOT = Path(core.__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SITE_PACKAGES = sysconfig.get_path("purelib")
 BLOCK_ROOMS = [
-    *("errors", "sequence", "initialisation", "construction", "kernels", "optim"),
+    *("errors", "auxiliary", "clock", "sequence", "initialisation", "construction", "kernels", "optim"),
     *("attention", "norm", "feedforward", "convolution", "layout"),
 ]
 

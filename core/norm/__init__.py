@@ -9,15 +9,23 @@ from core.construction import construct
 from core.errors import InputError, nearest
 from core.norm.base import Norm
 from core.norm.batchnorm import BatchNorm
+from core.norm.crmsnorm import CRMSNorm
+from core.norm.groupnorm import GroupNorm
 from core.norm.identity import Identity
 from core.norm.layernorm import LayerNorm
+from core.norm.prepbn import PRepBN
 from core.norm.rmsnorm import RMSNorm
+from core.norm.unifiednorm import UnifiedNorm
 
 NORMS: dict[str, type[Norm]] = {
     "batchnorm": BatchNorm,
+    "crmsnorm": CRMSNorm,
+    "groupnorm": GroupNorm,
     "identity": Identity,
     "layernorm": LayerNorm,
+    "prepbn": PRepBN,
     "rmsnorm": RMSNorm,
+    "unifiednorm": UnifiedNorm,
 }
 
 
@@ -32,4 +40,16 @@ def norm_named(name: str, width: int, options: Mapping[str, Any], where: str) ->
     return construct(NORMS[name], width, options, f"{where}, norm {name!r}")
 
 
-__all__ = ["NORMS", "BatchNorm", "Identity", "LayerNorm", "Norm", "RMSNorm", "norm_named"]
+__all__ = [
+    "NORMS",
+    "BatchNorm",
+    "CRMSNorm",
+    "GroupNorm",
+    "Identity",
+    "LayerNorm",
+    "Norm",
+    "PRepBN",
+    "RMSNorm",
+    "UnifiedNorm",
+    "norm_named",
+]

@@ -19,7 +19,12 @@ class Norm(nn.Module, ABC):
     Args:
         width: D.
         eps: added to the mean square (or variance) inside the square root.
+
+    Attributes:
+        by_sequence: outside training too, a token's result depends on the other real tokens of its sequence.
     """
+
+    by_sequence: ClassVar[bool] = False
 
     parameter_roles: ClassVar[Mapping[str, str]] = {"weight": "norm", "bias": "norm"}
 
@@ -33,7 +38,7 @@ class Norm(nn.Module, ABC):
     def forward(
         self, x: Float[Tensor, "*tokens D"], mask: Bool[Tensor, "*tokens"] | None = None
     ) -> Float[Tensor, "*tokens D"]:
-        """Normalise ``x``; ``mask`` (True = real) tells norms with batch statistics which tokens count."""
+        """Normalise ``x``; ``mask`` (True = real) tells norms whose statistics run over tokens which of them count."""
 
     @abstractmethod
     def fold_into(self, linear: nn.Linear) -> tuple[Norm, nn.Linear]:

@@ -24,25 +24,27 @@ class LayerNorm(Norm):
         width: D.
         eps: added to the variance inside the square root.
         affine: False leaves out ``weight`` and ``bias``.
+        bias: False leaves out ``bias``.
 
     >>> LayerNorm(2)(torch.tensor([[0.0, 8.0]])).round(decimals=4).tolist()
     [[-1.0, 1.0]]
     """
 
-    def __init__(self, width: int, *, eps: float = 1e-5, affine: bool = True) -> None:
+    def __init__(self, width: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = True) -> None:
         super().__init__(width, eps=eps)
         self.weight = nn.Parameter(torch.ones(width)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(width)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(width)) if affine and bias else None
 
     def forward(
         self, x: Float[Tensor, "*tokens D"], mask: Bool[Tensor, "*tokens"] | None = None
     ) -> Float[Tensor, "*tokens D"]:
         """Normalise every token of ``x (...,D)`` by itself; ``mask`` is not used."""
-        if self.weight is None or self.bias is None:
+        if self.weight is None:
             return F.layer_norm(x, (self.width,), eps=self.eps)
         # float32 parameters serve bfloat16 activations without being rounded to them.
         kind = torch.promote_types(x.dtype, self.weight.dtype)
-        y = F.layer_norm(x.to(kind), (self.width,), self.weight.to(kind), self.bias.to(kind), self.eps)
+        bias = None if self.bias is None else self.bias.to(kind)
+        y = F.layer_norm(x.to(kind), (self.width,), self.weight.to(kind), bias, self.eps)
         return y.to(x.dtype)
 
     def fold_into(self, linear: nn.Linear) -> tuple[LayerNorm, nn.Linear]:

@@ -105,12 +105,12 @@ def convolution_cases() -> list[MixerCase]:
 
 
 def norm_cases() -> list[NormCase]:
-    """Each member of ``NORMS``, also with an eps so large that its place matters, and without affine."""
+    """Each member of ``NORMS``, also with an eps so large that its place matters, and with what else it offers."""
+    offered: list[dict[str, Any]] = [{"affine": False}, {"bias": False}, {"groups": 2}, {"first": "rmsnorm"}]
     cases = []
     for name, block in NORMS.items():
-        variants: list[dict[str, Any]] = [{}, {"eps": 0.5}]
-        if "affine" in inspect.signature(block).parameters:
-            variants.append({"affine": False})
+        known = inspect.signature(block).parameters
+        variants = [{}, {"eps": 0.5}, *(variant for variant in offered if set(variant) <= set(known))]
         cases += [NormCase(name, block, NORM_ORACLES[name], variant) for variant in variants]
     return cases
 

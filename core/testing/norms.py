@@ -40,12 +40,21 @@ def keeps_float32_statistics(case: NormCase) -> None:
 
 
 def ignores_padding(case: NormCase) -> None:
-    """Outside training a token's result depends on no other token, nor on the mask."""
+    """Outside training a token's result depends on no other token, nor on the mask.
+
+    Of a norm that goes by sequences it depends on the real tokens of its own sequence, and on no other.
+    """
     norm, x = case.make(), draw(2, 7, WIDTH)
     mask = draw_mask(2, 7)
-    wanted = norm(x)
     changed = x.masked_fill(~mask[..., None], float("nan"))
-    assert torch.equal(norm(changed, mask)[mask], wanted[mask])
+    y = norm(changed, mask)
+    if norm.by_sequence:
+        for sequence, real, result in zip(x, mask, y, strict=True):
+            assert_close(result[real], norm(sequence[real][None])[0], torch.float64, f"{case}, a sequence alone")
+            assert not bool(result[~real].any()), "padding is not zero"
+        return
+    wanted = norm(x)
+    assert torch.equal(y[mask], wanted[mask])
     assert torch.equal(norm(x[mask]), wanted[mask]), "packed rows differ"
 
 

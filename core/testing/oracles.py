@@ -165,8 +165,8 @@ def layernorm(module: Any, x: Tensor) -> Tensor:
     root: Tensor = ((centred**2).sum(-1, keepdim=True) / x.shape[-1] + module.eps) ** 0.5
     if module.weight is None:
         return centred / root
-    y: Tensor = centred / root * module.weight.double() + module.bias.double()
-    return y
+    y: Tensor = centred / root * module.weight.double()
+    return y if module.bias is None else y + module.bias.double()
 
 
 def batchnorm(module: Any, x: Tensor) -> Tensor:
@@ -180,6 +180,40 @@ def rmsnorm(module: Any, x: Tensor) -> Tensor:
     """x / sqrt(mean square + eps) * weight."""
     root: Tensor = ((x**2).sum(-1, keepdim=True) / x.shape[-1] + module.eps) ** 0.5
     return x / root if module.weight is None else x / root * module.weight.double()
+
+
+def crmsnorm(module: Any, x: Tensor) -> Tensor:
+    """RMS normalisation of the token with its last channel, minus the sum of the others, without that channel."""
+    whole = torch.cat([x, -x.sum(-1, keepdim=True)], dim=-1)
+    root: Tensor = ((whole**2).sum(-1, keepdim=True) / whole.shape[-1] + module.eps) ** 0.5
+    return x / root if module.weight is None else x / root * module.weight.double()
+
+
+def groupnorm(module: Any, x: Tensor) -> Tensor:
+    """One sequence of ``x (B,N,D)`` (or row of ``(N,D)``) and one group of channels after another."""
+    size = module.width // module.groups
+    samples = []
+    for sample in x:
+        groups = []
+        for numbers in sample.split(size, dim=-1):
+            many = max(1, numbers.numel())
+            centred = numbers - numbers.sum() / many
+            groups.append(centred / ((centred**2).sum() / many + module.eps) ** 0.5)
+        samples.append(torch.cat(groups, dim=-1))
+    y = torch.stack(samples) if samples else x
+    y = y if module.weight is None else y * module.weight.double()
+    return y if module.bias is None else y + module.bias.double()
+
+
+def prepbn(module: Any, x: Tensor) -> Tensor:
+    """Outside training: batch normalisation, and the token itself times alpha."""
+    return batchnorm(module.batch, x) + module.alpha.double() * x
+
+
+def unifiednorm(module: Any, x: Tensor) -> Tensor:
+    """Outside training: x / sqrt(running mean square + eps) * weight + bias."""
+    y: Tensor = x / (module.running_var.double() + module.eps) ** 0.5 * module.weight.double() + module.bias.double()
+    return y
 
 
 def identity(module: Any, x: Tensor) -> Tensor:
@@ -215,9 +249,13 @@ def glu(module: Any, x: Tensor) -> Tensor:
 
 MIXER_ORACLES: dict[str, MixerOracle] = {"relative": relative_mixer, "softmax": softmax_mixer}
 NORM_ORACLES: dict[str, TokenOracle] = {
+    "crmsnorm": crmsnorm,
+    "groupnorm": groupnorm,
     "batchnorm": batchnorm,
     "identity": identity,
+    "prepbn": prepbn,
     "layernorm": layernorm,
+    "unifiednorm": unifiednorm,
     "rmsnorm": rmsnorm,
 }
 FEEDFORWARD_ORACLES: dict[str, TokenOracle] = {"glu": glu, "mlp": mlp}
