@@ -50,11 +50,8 @@ def train(application: Application[C, D, M], arguments: type[TrainArguments], ar
         check_gpus(processes)
         return launch(own_command(_module(arguments), argv), processes, last=RunDirectory(line.out).last)
     with together(line.strategy) as group:
-        if group.rank > 0:
-            group.wait()  # the first may have to make the data
-        data = application.load(line, config)
-        if group.rank == 0:
-            group.wait()
+        with group.first_alone():  # who may have to make the data
+            data = application.load(line, config)
         done = trained(application, line, config, data, line.out, minutes=line.max_minutes, progress=line.progress)
         if group.rank == 0:
             say(_summary(application, line.out, done))

@@ -109,6 +109,7 @@ class _Family:
         self._errors: list[IO[bytes]] = []
         self._ended: list[int] = []
         self._told: list[int] = []
+        self._pressed = False
 
     def start(self, command: Sequence[str], variables: dict[str, str]) -> None:
         """Start the next one; a group of its own keeps the terminal's Ctrl-C to us, who hand it on."""
@@ -151,10 +152,13 @@ class _Family:
         return 0 in self._ended or any(self._children[rank].returncode not in (0, 130) for rank in self._ended)
 
     def _press(self, seconds: float) -> None:
-        for child in self._children:
-            if child.poll() is None and seconds > LEAVE_SECONDS + KILL_SECONDS:
+        left = [child for child in self._children if child.poll() is None]
+        if seconds > LEAVE_SECONDS + KILL_SECONDS:
+            for child in left:
                 child.kill()
-            elif child.poll() is None and seconds > LEAVE_SECONDS:
+        elif seconds > LEAVE_SECONDS and not self._pressed:
+            self._pressed = True
+            for child in left:
                 child.terminate()
 
     def end(self) -> None:

@@ -174,11 +174,12 @@ class Checkpoints:
 
 def saved_step(directory: Path) -> int | None:
     """Steps of the state that was saved last in ``directory`` or in a folder within it; None where there is none."""
-    files = sorted(directory.rglob("artefact.json"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in files:
-        with suppress(ValueError, KeyError, TypeError):
+    # Another process may be replacing them.
+    with suppress(OSError):
+        files = sorted(directory.rglob("artefact.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+        for file in files:
             document = json.loads(file.read_text())
-            if document["kind"] == KIND:
+            if document.get("kind") == KIND:
                 return int(document["tree"]["state"]["step"])
     return None
 

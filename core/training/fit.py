@@ -79,7 +79,8 @@ def fit(
         run.finish()
         if checkpoints is not None and run.part is not None:
             checkpoints.conclude(run, run.part)
-        arrived = run.signalled()
+        run.exchange.totals()  # the last one: all end alike
+        arrived = run.exchange.signal
     if arrived is not None:
         if directory is None:
             # Nothing is kept that could be resumed: the signal takes its ordinary course.

@@ -47,6 +47,8 @@ LOST = 75
 _LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _VERDICT = "manyformer/status"
 _SECONDS_FOR_VERDICT = 10
+_GATE = "manyformer/gate"
+_GATE_TIMEOUT = timedelta(days=1)  # whoever ends the first process ends those who wait for it
 
 
 class LostProcess(InputError):
@@ -60,13 +62,17 @@ class Group:
         rank: of this process, from 0.
         size: how many they are.
         strategy: how they divide the work.
+        store: of the launcher.
 
     >>> Group().total([1.0, 2.0])
     [1.0, 2.0]
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, strategy: Strategy = "ddp") -> None:
+    def __init__(
+        self, rank: int = 0, size: int = 1, strategy: Strategy = "ddp", store: dist.Store | None = None
+    ) -> None:
         self.rank, self.size, self.strategy = rank, size, strategy
+        self._store, self._gates = store, 0
 
     def total(self, values: Sequence[float]) -> list[float]:
         """Sums over the processes."""
@@ -84,14 +90,26 @@ class Group:
         dist.broadcast(given, src=0)
         return [float(value) for value in given.tolist()]
 
-    def wait(self) -> None:
-        """Until all are here."""
-        self.total([0.0])
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """The first process goes through the block, however long it takes, and then the others do."""
+        if self._store is None:
+            yield
+            return
+        self._gates += 1
+        gate = f"{_GATE}-{self._gates}"
+        if self.rank > 0:
+            self._store.wait([gate], _GATE_TIMEOUT)
+        try:
+            yield
+        finally:
+            if self.rank == 0:
+                self._store.set(gate, "open")  # where it failed the others shall come to know
 
     @property
     def is_orphaned(self) -> bool:
         """Whether our own launcher is gone, and nobody else would end this process."""
-        return LAUNCHER in os.environ and os.getppid() != int(os.environ[LAUNCHER])
+        return self.size > 1 and LAUNCHER in os.environ and os.getppid() != int(os.environ[LAUNCHER])
 
 
 _ALONE = Group()
@@ -127,7 +145,7 @@ def together(strategy: Strategy = "ddp") -> Iterator[Group]:
         return
     check_gpus(int(os.environ["LOCAL_WORLD_SIZE"]))
     store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
-    group = Group(rank, size, strategy)
+    group = Group(rank, size, strategy, store)
     ours = not dist.is_initialized()
     token = _CURRENT.set(group)
     try:

@@ -51,7 +51,7 @@ class Signals:
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Note the first signal; hand the second one on."""
         if self.arrived is None:
-            self.arrived, self._first_at = number, time.monotonic()
+            self.note(number)
             return
         if time.monotonic() - self._first_at < self._echo_seconds:
             return
@@ -60,6 +60,12 @@ class Signals:
             raise SecondInterrupt
         signal.signal(number, previous)
         signal.raise_signal(number)
+
+    def note(self, number: int) -> int:
+        """Let a signal have arrived, unless one has already; the one that has."""
+        if self.arrived is None:
+            self.arrived, self._first_at = number, time.monotonic()
+        return self.arrived
 
     def install(self) -> None:
         """Take the signals over, except those that the program ignores (as under nohup) or that C code handles."""

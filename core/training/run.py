@@ -11,11 +11,10 @@ losses were, whether a signal came to one of them, what the clock of the first s
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from torch import Tensor
 from core.errors import InputError, nearest
 from core.norm.pooled import pooled
 from core.training.average import Average
+from core.training.exchange import Exchange, Shares
 from core.training.group import Group
 from core.training.interrupt import Signals
 from core.training.loader import Loader
@@ -30,22 +30,11 @@ from core.training.progress import Progress
 from core.training.randomness import Use, derive, reseed
 from core.training.settings import Diverged, FitSettings, Pace, Stop
 from core.training.sharding import Sharded, own, whole
-from core.training.state import Part, State
+from core.training.state import Keeper, Part, State
 from core.training.task import Task
 
 # Of a run's time, what saving it may take.
 SHARE_FOR_SAVING = 0.02
-
-
-@runtime_checkable
-class Keeper(Protocol):
-    """What keeps a run's state; a run in memory has none."""
-
-    def save(self, run: Run) -> None:
-        """Save weights, optimiser and state."""
-
-    def record(self, run: Run, improved: bool) -> None:
-        """An epoch was finished."""
 
 
 class _LeftEvaluation(Exception):
@@ -89,8 +78,8 @@ class Run:
         self._started, self._base_seconds = started, 0.0
         self._steps = 0
         self._evaluations: list[float] = []
-        self._sizes: dict[int, Sequence[int]] = {}
-        self._minutes_up = self._save_due = False
+        self.exchange = Exchange(group, signals, self._minutes_are_up, self._save_is_due)
+        self._shares = Shares(group, train)
         self._save_next = started + 60 * settings.checkpoint_every_minutes
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
 
@@ -121,7 +110,7 @@ class Run:
             self.stopped_by = "epochs"
         elif settings.patience is not None and state.stale >= settings.patience:
             self.stopped_by = "patience"
-        elif self._minutes_up:
+        elif self.exchange.minutes_up:
             self.stopped_by = "minutes"
         return self.stopped_by is not None
 
@@ -143,12 +132,13 @@ class Run:
         self.task.model.train()
         if self.average is not None:
             self.average.follow_device()
-        self._exchange()
+        self.exchange.totals()
         return self._after_step() if self.state.batch == len(self.train) else self._should_stop()
 
     def step(self, batch: Any) -> bool:
         """One optimiser step on ``batch``, this process's part of it, and what follows it; whether to stop."""
-        state, settings, share = self.state, self.settings, self._share()
+        state, settings = self.state, self.settings
+        share = self._shares.of(state.epoch, state.batch)
         self._steps += 1
         reseed(derive(settings.seed, Use.STEP, state.step, self.group.rank))
         factor = self.schedule(state.step)
@@ -170,24 +160,13 @@ class Run:
         self.progress.step(state.step, values["loss"])
         return self._after_step()
 
-    def _share(self) -> float:
-        """Of the examples of the batch, those that this process has; none where it only goes along."""
-        rank, count, state = self.group.rank, self.group.size, self.state
-        if count == 1:
-            return 1.0
-        if state.epoch not in self._sizes:
-            self._sizes = {state.epoch: self.train.sizes(state.epoch)}
-        size = self._sizes[state.epoch][state.batch]
-        return len(range(rank, size, count)) / size
-
     def _pooled(self, share: float) -> AbstractContextManager[Any]:
         return nullcontext() if self.group.size == 1 else pooled(rows_count=share > 0)
 
     def _whole(self, losses: Mapping[str, Tensor], share: float) -> dict[str, float]:
         """The losses of the whole batch: means over its examples."""
-        return dict(
-            zip(losses, self._exchange([float(loss.detach()) * share for loss in losses.values()]), strict=True)
-        )
+        values = [share * float(loss.detach()) for loss in losses.values()]
+        return dict(zip(losses, self.exchange.totals(values), strict=True))
 
     def _go_back(self, loss: Tensor, share: float) -> None:
         """Gradients of the loss of the whole batch, shortened where they are too long."""
@@ -198,22 +177,12 @@ class Run:
             norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
             self._check_finite(float(whole(norm)), "gradient norm")
 
-    def _exchange(self, values: Sequence[float] = ()) -> list[float]:
-        """Sums over the processes, and with them what none may decide alone: signals, and by the clock of the first."""
-        first, minutes = self.group.rank == 0, self.settings.max_minutes
-        over = first and minutes is not None and self._spent() >= 60 * minutes
-        due = first and self.keeper is not None and time.monotonic() >= self._save_next
-        arrived = self.signals.arrived is not None or self.group.is_orphaned
-        *totals, signals, up, saves = self.group.total([*values, arrived, over, due])
-        if signals and self.signals.arrived is None:
-            self.signals.arrived = signal.SIGTERM
-        self._minutes_up, self._save_due = bool(up), bool(saves)
-        return totals
+    def _minutes_are_up(self) -> bool:
+        minutes = self.settings.max_minutes
+        return minutes is not None and self._spent() >= 60 * minutes
 
-    def signalled(self) -> int | None:
-        """The signal that arrived, in whichever process."""
-        self._exchange()
-        return self.signals.arrived
+    def _save_is_due(self) -> bool:
+        return self.keeper is not None and time.monotonic() >= self._save_next
 
     def restore_rates(self) -> None:
         """Give the optimiser's groups the rates they came with."""
@@ -238,19 +207,19 @@ class Run:
                 self._end_epoch()
             except _LeftEvaluation:
                 return True
-            self._exchange()
+            self.exchange.totals()
         return self._should_stop()
 
     def _should_stop(self) -> bool:
         if self.group.size == 1:
-            self._exchange()  # at no cost; of several processes the exchange within the step has to do
-        if self.signals.arrived is not None:
+            self.exchange.totals()  # at no cost; of several processes the exchange within the step has to do
+        if self.exchange.signal is not None:
             return True
         if self.over():
             if self.stopped_by == "minutes":
                 self._evaluate_part()
             return True
-        if self._save_due:
+        if self.exchange.save_due:
             self.save()
         return False
 
@@ -319,9 +288,8 @@ class Run:
 
     def _until_signal(self, valid: Loader) -> Iterator[Any]:
         for batch in valid:
-            if self.group.size > 1:
-                self._exchange()
-            if self.signals.arrived is not None:
+            self.exchange.totals()
+            if self.exchange.signal is not None:
                 raise _LeftEvaluation
             yield self.move(batch)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from core.training.run import Run
 
 
 @dataclass
@@ -44,3 +47,14 @@ class Part:
     """Of the monitored metric."""
     improved: bool
     """Whether that is the best of the run."""
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """What keeps a run's state; a run in memory has none."""
+
+    def save(self, run: Run) -> None:
+        """Save weights, optimiser and state."""
+
+    def record(self, run: Run, improved: bool) -> None:
+        """An epoch was finished."""

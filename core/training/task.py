@@ -17,6 +17,10 @@ from torch import Tensor, nn
 class Task(ABC):
     """A model with its losses and metrics.
 
+    Several processes may train one task, each with a part of every batch (:func:`core.training.together`). So losses
+    are means over the examples of a batch; and a model whose weights are divided is a copy, reached by ``self.model``
+    alone, which is called, and not its parts one by one.
+
     Attributes:
         model: what is trained; every trainable parameter of the task belongs to it.
     """
@@ -28,7 +32,8 @@ class Task(ABC):
         """The losses of one batch, called in training mode with gradients on.
 
         Returns:
-            scalars by name; ``"loss"`` is the one minimised, the others are reported only.
+            scalars by name, each a mean over the batch's examples, always of the same names; ``"loss"`` is the one
+            minimised, the others are reported only.
         """
 
     @abstractmethod
