@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.evaluation.plots import ForestRow, Point, forest, pareto, seed_scores
-from core.evaluation.report import Report, Section, Tile, number
+from core.evaluation.report import Cell, Report, Section, Tile, number
 from core.study.analysis import Analysis
 from core.study.results import COSTS, Comparison
 from core.study.words import arrow, cost, estimate, interval, p_value, sentence, signed, verdict_of
@@ -49,7 +49,7 @@ def write_page(analysis: Analysis, facts: PageFacts, path: Path | str) -> Path:
 def page(analysis: Analysis, facts: PageFacts) -> Report:
     """The page, not yet written."""
     ended = sum(arm.endings.finished for arm in analysis.arms)
-    head = {
+    head: dict[str, Cell] = {
         "Decides": f"{analysis.primary} {arrow(analysis.greater_is_better[analysis.primary])} on {facts.split}",
         "Arms": len(analysis.arms),
         "Seeds": len(analysis.seeds),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -18,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
 from core.evaluation.effects import Verdict
-from core.evaluation.plots.style import COLOURS, FAINT, INK, MUTED, distinct, plain, single
+from core.evaluation.plots.style import COLOURS, INK, MUTED, distinct, plain, single
 
 _LOOKS: dict[Verdict, tuple[str, str, str]] = {  # colour, marker, its filling: read in grey print too
     "better": (COLOURS[0], "o", COLOURS[0]),
@@ -186,7 +188,9 @@ def pareto(points: Sequence[Point], *, label: str, cost: str, greater_is_better:
         axes.invert_yaxis()
     if max((point.cost for point in known), default=0.0) >= 1e4:
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    _label(drawn, axes, known, front)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)  # a script that no font here can draw
+        _label(drawn, axes, known, front)
     return drawn
 
 
@@ -194,22 +198,32 @@ def _label(drawn: Figure, axes: Axes, points: Sequence[Point], front: Sequence[t
     """Names beside their points, where they cover no other name or point, and as few lines as can be."""
     drawn.draw_without_rendering()
     inside = axes.get_window_extent()
-    taken = [_around(axes, (point.cost, point.value), (point.cost, point.value), 8) for point in points]
+    taken: list[Bbox] = []
+    spots = [(point.cost, point.value) for point in points]  # a name stands at a distance from others' points
     lines = [_around(axes, (p.cost, p.low), (p.cost, p.high), 2) for p in points if math.isfinite(p.low + p.high)]
     for (x, y), (next_x, next_y) in pairwise(front):
         lines += [_around(axes, (x, y), (next_x, y), 2), _around(axes, (next_x, y), (next_x, next_y), 2)]
     for point, name in zip(points, distinct([point.name for point in points], 90), strict=True):
+        drawn_name = _text(axes, point, _wrapped(name))
+        size = drawn_name.get_window_extent()
+        place = axes.transData.transform((point.cost, point.value))
+        near = [*taken, *(_around(axes, spot, spot, 14) for spot in spots if spot != (point.cost, point.value))]
         tried = []
         for rank, (offset, sides) in enumerate(_places()):
-            text = _text(axes, point, _wrapped(name), offset, sides)
-            box = text.get_window_extent()
-            text.remove()
-            covered = sum(box.overlaps(other) for other in taken) + (not _holds(inside, box))
+            box = _box(place + np.multiply(offset, drawn.dpi / 72), (size.width, size.height), sides)
+            covered = sum(box.overlaps(other) for other in near) + (not _holds(inside, box))
             # to cross a line is as bad as to stand six places further down the list
             tried.append((covered, rank + 6 * sum(box.overlaps(line) for line in lines), offset, sides, box))
         *_, offset, sides, box = min(tried, key=lambda entry: entry[:2])
+        drawn_name.remove()
         _text(axes, point, _wrapped(name), offset, sides)
         taken.append(box)
+
+
+def _box(corner: Float[np.ndarray, "2"], size: tuple[float, float], sides: tuple[str, str]) -> Bbox:
+    shares = {"left": 0.0, "bottom": 0.0, "center": 0.5, "right": 1.0, "top": 1.0}
+    x, y = (float(at - shares[side] * long) for at, side, long in zip(corner, sides, size, strict=True))
+    return Bbox.from_extents(x, y, x + size[0], y + size[1])
 
 
 def _around(axes: Axes, one: tuple[float, float], other: tuple[float, float], margin: float) -> Bbox:
@@ -218,7 +232,7 @@ def _around(axes: Axes, one: tuple[float, float], other: tuple[float, float], ma
 
 
 def _places() -> Iterator[tuple[tuple[float, float], tuple[str, str]]]:
-    for distance in (9.0, 16.0, 28.0, 44.0, 64.0):
+    for distance in (9.0, 18.0, 30.0, 44.0, 64.0, 88.0):
         for angle in (0, 180, 35, 145, -35, -145, 90, -90):
             x, y = distance * math.cos(math.radians(angle)), distance * math.sin(math.radians(angle))
             sides = (
@@ -228,8 +242,14 @@ def _places() -> Iterator[tuple[tuple[float, float], tuple[str, str]]]:
             yield (x, y), sides
 
 
-def _text(axes: Axes, point: Point, name: str, offset: tuple[float, float], sides: tuple[str, str]) -> Text:
-    far = np.hypot(*offset) > 20
+def _text(
+    axes: Axes,
+    point: Point,
+    name: str,
+    offset: tuple[float, float] = (0.0, 0.0),
+    sides: tuple[str, str] = ("left", "bottom"),
+) -> Text:
+    far = np.hypot(*offset) > 12
     return axes.annotate(
         name,
         (point.cost, point.value),
@@ -239,7 +259,7 @@ def _text(axes: Axes, point: Point, name: str, offset: tuple[float, float], side
         va=sides[1],
         fontsize=8.5,
         color=INK if point.front else MUTED,
-        arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.9} if far else None,
+        arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.7} if far else None,
         path_effects=[withStroke(linewidth=2.5, foreground="white")],
         zorder=5,
     )
