@@ -49,6 +49,7 @@ VERBS = {
 }
 STUDIES = {
     "compare": "train with each of several settings and say which helped",
+    "tune": "search for the settings with the best validation number",
 }
 """Verbs of `core.study`, which take a task in place of belonging to one."""
 

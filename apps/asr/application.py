@@ -85,6 +85,10 @@ class SpeechRecognition(Application[AsrConfig, Corpus, Recogniser]):
         """The recogniser of a finished run."""
         return load_run(run.path)
 
+    def monitored(self, config: AsrConfig, data: Corpus) -> str:
+        """An error rate or the loss."""
+        return config.watch
+
     def metrics(self, data: Corpus) -> Mapping[str, Metric]:
         """Error rates of words and characters in percent."""
         return {"wer": RATE, "cer": RATE}

@@ -192,8 +192,12 @@ class Application(ABC, Generic[C, D, M]):
         """How many networks one training trains, one after the other."""
         return 1
 
+    def monitored(self, config: C, data: D) -> str:
+        """The validation number that training watches, as the records of its history name it."""
+        return "loss"
+
     def greater_is_better(self, config: C, data: D) -> bool:
-        """Whether the validation number that training watches should rise."""
+        """Whether that number should rise."""
         return False
 
     def alone(self, config: C) -> C:

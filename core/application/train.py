@@ -52,6 +52,8 @@ def train(application: Application[C, D, M], arguments: type[TrainArguments], ar
     with together(line.strategy) as group:
         with group.first_alone():  # who may have to make the data
             data = application.load(line, config)
+        if line.budget_minutes is not None:
+            config = _budgeted(application, config, data, line.out, line.budget_minutes)
         done = trained(application, line, config, data, line.out, minutes=line.max_minutes, progress=line.progress)
         if group.rank == 0:
             say(_summary(application, line.out, done))
@@ -79,6 +81,18 @@ def _module(arguments: type[Any]) -> str:
     name = arguments.__module__
     spec = getattr(sys.modules[name], "__spec__", None)
     return name if spec is None else str(spec.name)
+
+
+def _budgeted(application: Application[C, D, M], config: C, data: D, out: Path, minutes: float) -> C:
+    """The config with the epochs of the run that is there, or, at its beginning, with as many as the minutes allow."""
+    run, group = RunDirectory(out), current()
+    (known,) = group.first([float(run.config_file.is_file())])
+    if known:
+        held = RunDirectory.open(out, task=application.name).config(type(config))
+        return with_fit(config, max_epochs=held.fit.max_epochs, max_minutes=None)
+    measured = application.within(config, data, minutes)
+    (epochs,) = group.first([measured.fit.max_epochs])  # every process has a clock of its own
+    return with_fit(measured, max_epochs=int(epochs))
 
 
 def _summary(application: Application[C, D, M], out: Path, done: Trained[M] | None) -> str:

@@ -51,6 +51,9 @@ class TrainArguments:
     """Folder of the run."""
     max_minutes: float | None = None
     """Wall minutes of this call; what was learned until then is the model."""
+    budget_minutes: float | None = None
+    """Train as many epochs as so many wall minutes allow, so that the schedule comes to its end. The number is decided
+    once, when the run begins, and written into its config."""
     progress: Literal["auto", "bar", "plain", "off"] = "auto"
     """How progress is shown."""
     devices: int | None = None
@@ -62,8 +65,9 @@ class TrainArguments:
     def __post_init__(self) -> None:
         if self.devices is not None and self.devices < 1:
             raise InputError(f"{self.devices} is not a number of processes", where="--devices")
-        if self.max_minutes is not None and not self.max_minutes > 0:
-            raise InputError(f"{self.max_minutes:g} minutes leave no time", where="--max-minutes")
+        for name, minutes in (("--max-minutes", self.max_minutes), ("--budget-minutes", self.budget_minutes)):
+            if minutes is not None and not minutes > 0:
+                raise InputError(f"{minutes:g} minutes leave no time", where=name)
 
 
 @dataclass(frozen=True, kw_only=True)

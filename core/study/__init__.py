@@ -2,5 +2,6 @@
 
 from core.study.compare import compare
 from core.study.records import Arm, RunRecord, Status
+from core.study.tune import tune
 
-__all__ = ["Arm", "RunRecord", "Status", "compare"]
+__all__ = ["Arm", "RunRecord", "Status", "compare", "tune"]

@@ -202,20 +202,26 @@ def check_varied(varied: Sequence[Varied], fixed: Sequence[str], *, budgeted: bo
     names = [each.field for each in varied]
     if not names:
         raise InputError("nothing varies", where=_WHERE, mend="name a field: --vary model.norm=layernorm,rmsnorm")
+    check_fields(names, fixed, budgeted=budgeted, where=_WHERE)
+    if all(len(each.values) == 1 for each in varied):
+        raise InputError("there is one value only", where=f"{_WHERE}: {names[0]}", mend="name another to compare with")
+
+
+def check_fields(names: Sequence[str], fixed: Sequence[str], *, budgeted: bool, where: str) -> None:
+    """Refuses fields that cannot vary; arguments and errors as in :func:`check_varied`, ``where`` is the option."""
+    option = where
     for i, name in enumerate(names):
-        where = f"{_WHERE}: {name}"
+        where = f"{option}: {name}"
         if name in names[:i]:
-            raise InputError("varies twice", where=where, mend="name all its values in one --vary")
+            raise InputError("varies twice", where=where, mend=f"name all its values in one {option}")
         if name in fixed:
-            raise InputError(f"is also set by --{name}", where=where, mend="leave that out; the first value is its own")
+            raise InputError(f"is also set by --{name}", where=where, mend="leave that out")
         if name in ("seed", "fit.seed"):
-            raise InputError("the seeds are no arms", where=where, mend="say how many with --seeds")
+            raise InputError("the seeds are no settings", where=where, mend="say how many with --seeds")
         if name == "fit.max_minutes":
             raise InputError("a run must not depend on the clock", where=where, mend="vary fit.max_epochs")
         if budgeted and name in DECIDED:
             raise InputError("is decided by --minutes-per-run", where=where, mend="leave one of them out")
-    if all(len(each.values) == 1 for each in varied):
-        raise InputError("there is one value only", where=f"{_WHERE}: {names[0]}", mend="name another to compare with")
 
 
 DECIDED = ("fit.max_epochs", "fit.patience", "fit.max_minutes")

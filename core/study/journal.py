@@ -3,7 +3,7 @@
 ::
 
     {"event": "started", ...}       once a process that took the run up
-    {"event": "finished", ...}      or "diverged", "failed": how it ended
+    {"event": "finished", ...}      or "diverged", "failed", "pruned": how it ended
 
 A line that was cut by a kill is no event; the next one begins on a line of its own. Whoever works on the run holds the
 file locked: a process that was told to die, and has not yet, keeps the next one waiting, never mixed up with.
@@ -26,7 +26,7 @@ from core.study.records import Status
 
 PATIENCE = 60.0
 """Seconds to wait for a process that still holds the run."""
-_ENDS = get_args(Status)
+_ENDS = (*get_args(Status), "pruned")
 
 
 class Journal:

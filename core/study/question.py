@@ -151,13 +151,24 @@ def ask(application: Application[Any, Any, Any], argv: Sequence[str]) -> Questio
         _check_alone(argv)
     else:
         check_varied(varied, fixed, budgeted=budgeted)
+    check_budget(base, fixed, budgeted=budgeted)
+    return Question(line=line, source=source_of(application, line), base=base, varied=varied)
+
+
+def check_budget(base: Any, fixed: Sequence[str], *, budgeted: bool) -> None:
+    """Refuses what contradicts a budget, or makes a run depend on the clock.
+
+    Args:
+        base: config of all runs.
+        fixed: paths of the fields that the command line sets.
+        budgeted: minutes decide how many epochs a run has.
+    """
     if base.fit.max_minutes is not None and not budgeted:
         mend = "say how many epochs, or --minutes-per-run"
         raise InputError("a run must not depend on the clock", where="fit.max_minutes", mend=mend)
     for name in DECIDED:
         if budgeted and name in fixed:
             raise InputError("is decided by --minutes-per-run", where=f"--{name}", mend="leave one of them out")
-    return Question(line=line, source=source_of(application, line), base=base, varied=varied)
 
 
 def _check_alone(argv: Sequence[str]) -> None:

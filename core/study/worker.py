@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,13 @@ from core.errors import InputError
 from core.study.journal import Journal, ending
 from core.study.records import Arm
 from core.study.store import Settled, StudyDirectory, write_scored, write_settled
-from core.training import Diverged, Interrupted
+from core.training import Diverged, Interrupted, Progress
+from core.training.progress import ProgressName
+
+
+class Pruned(Exception):
+    """A trial that is worse, so far, than others were at this point."""
+
 
 INTERRUPTED = 130
 """Exit status of a process that was told to stop, and has saved."""
@@ -108,38 +114,21 @@ class Job:
 
     def perform(self) -> int:
         """Do the run, or what is left of it; returns the exit status of the process."""
-        with Journal.held(self.log) as journal:
-            if ending(journal.events(), retry_failed=self.task.retry_failed) is not None:
-                return 0
-            resumed = any(event["event"] == "started" for event in journal.events())
-            journal.append("started", {"time": time.time(), "pid": os.getpid(), "host": os.uname().nodename})
-            try:
-                facts = self._run(resumed)
-            except Interrupted:
-                return INTERRUPTED
-            except Exception as error:
-                journal.append(*failure(error))
-                return 0
-            journal.append("finished", facts)
-            if not self.task.keep:
-                shutil.rmtree(self.work, ignore_errors=True)
-        return 0
+        return recorded(self.log, self.work, self._run, keep=self.task.keep, retry_failed=self.task.retry_failed)
 
-    def _run(self, resumed: bool) -> dict[str, Any]:
+    def _run(self, journal: Journal) -> dict[str, Any]:
         task, application = self.task, self.task.application
         task.prepare()
         data = task.load(self.config)
         begun = time.monotonic()
-        done = trained(application, task.source, self.config, data, self.work)
-        directory = RunDirectory.open(self.work, task=application.name)
-        if done is None:  # killed between the end of training and that of scoring: nothing is trained again
-            done = application.fit(self.config, data, directory=directory.last)
+        done = train_in(application, task.source, self.config, data, self.work)
         training = time.monotonic() - begun
-        model = application.open(directory)
+        model = application.open(RunDirectory.open(self.work, task=application.name))
         begun = time.monotonic()
         scored = application.score(model, data, task.split)
         scoring = time.monotonic() - begun
-        facts = _facts(done)
+        facts = facts_of(done)
+        resumed = sum(event["event"] == "started" for event in journal.events()) > 1
         working = min(training, facts["seconds"]) + scoring
         return {
             **facts,
@@ -206,6 +195,50 @@ def without_patience(config: Any) -> Any:
     return dataclasses.replace(config, fit=dataclasses.replace(config.fit, patience=None))
 
 
+def recorded(
+    log: Path, work: Path, function: Callable[[Journal], Mapping[str, Any]], *, keep: bool, retry_failed: bool = False
+) -> int:
+    """Does a run whose log this is, unless it has ended, and writes down its end; returns an exit status.
+
+    Args:
+        log: of the run, held meanwhile.
+        work: its run directory, which goes when it has finished.
+        function: does it, and gives what it came to.
+        keep: leave the run directory.
+        retry_failed: try again what failed before.
+    """
+    with Journal.held(log) as journal:
+        if ending(journal.events(), retry_failed=retry_failed) is not None:
+            return 0
+        journal.append("started", {"time": time.time(), "pid": os.getpid(), "host": os.uname().nodename})
+        try:
+            facts = function(journal)
+        except Interrupted:
+            return INTERRUPTED
+        except Exception as error:
+            journal.append(*failure(error))
+            return 0
+        journal.append("finished", facts)
+        if not keep:
+            shutil.rmtree(work, ignore_errors=True)
+    return 0
+
+
+def train_in(
+    application: Application[Any, Any, Any],
+    source: Any,
+    config: Any,
+    data: Any,
+    work: Path,
+    progress: ProgressName | Progress = "off",
+) -> Trained[Any]:
+    """Trains in a run directory, or reads what came of it: killed after its end, nothing is trained again."""
+    done = trained(application, source, config, data, work, progress=progress)
+    if done is None:
+        done = application.fit(config, data, directory=RunDirectory.open(work, task=application.name).last)
+    return done
+
+
 def failure(error: Exception) -> tuple[str, dict[str, Any]]:
     """The event and its facts for an error; mistakes of ours with their traceback.
 
@@ -214,12 +247,14 @@ def failure(error: Exception) -> tuple[str, dict[str, Any]]:
     """
     if isinstance(error, InputError):
         return "diverged" if isinstance(error, Diverged) else "failed", {"reason": str(error)}
+    if isinstance(error, Pruned):
+        return "pruned", {"reason": str(error)}
     said = " ".join(str(error).split())[:300]
     reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
     return "failed", {"reason": reason, "traceback": "".join(traceback.format_exception(error))}
 
 
-def _facts(done: Trained[Any]) -> dict[str, Any]:
+def facts_of(done: Trained[Any]) -> dict[str, Any]:
     """What training came to: seconds and steps of all networks, epochs of the longest of them."""
     best = done.best
     return {

@@ -132,6 +132,10 @@ class TablePrediction(Application[TabularConfig, Splits, TabularPredictor]):
         """One member."""
         return replace(config, members=1)
 
+    def monitored(self, config: TabularConfig, data: Splits) -> str:
+        """AUC, accuracy, RMSE or the loss."""
+        return monitor(data["train"].schema.task, config.watch)[0]
+
     def greater_is_better(self, config: TabularConfig, data: Splits) -> bool:
         """By what is watched: AUC and accuracy rise, losses fall."""
         return monitor(data["train"].schema.task, config.watch)[1]

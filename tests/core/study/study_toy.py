@@ -167,6 +167,9 @@ class ToyApplication(Application[Config, dict, Model]):
         truth = rows[:, 0].astype(np.float64)
         return Scored({name: Measure(metric, truth, found) for name, metric in METRICS.items()})
 
+    def monitored(self, config, data):
+        return config.fit.monitor
+
     def within(self, config, data, minutes):
         """Epochs by the width; each call leaves a line behind."""
         misbehave(config)

@@ -269,7 +269,7 @@ def test_a_preset_that_differs_in_what_varies_only_is_the_same_question(study, a
         ("--vary model.width=3,4 --minutes-per-run 0", "0 minutes leave no time"),
         ("--vary model.width=3,4 --minutes-per-run 1 --fit.max-epochs 3", "is decided by --minutes-per-run"),
         ("--vary model.width=3,4 --fit.max-minutes 3", "must not depend on the clock"),
-        ("--vary seed=3,4", "the seeds are no arms"),
+        ("--vary seed=3,4", "the seeds are no settings"),
         ("--vary fit.max_epochs=3,4 --minutes-per-run 1", "is decided by --minutes-per-run"),
         ("--vary model.width=3", "one value only"),
         ("", "nothing varies"),
