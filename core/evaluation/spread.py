@@ -63,7 +63,7 @@ class Spread:
     common: float
     seeds: float
     units_df: float
-    seeds_df: int
+    seeds_df: float
     skew: float
 
     @property
@@ -139,13 +139,13 @@ def spread(runs: Replicates, scale: float) -> Spread:
     seeds, resamples = there.drawn.shape
     drawn = there.drawn[:, np.isfinite(there.drawn).all(axis=0)]
     if not seeds or drawn.shape[1] < resamples / 2 or not len(there.sizes) or not np.isfinite(there.values).all():
-        return Spread(np.nan, np.nan, np.nan, np.nan, seeds - 1, np.nan)
+        return Spread(np.nan, np.nan, np.nan, np.nan, np.nan, np.nan)
     correction, df, skew = _units_of(there)
     a = correction * float(drawn.mean(axis=0).var())
     w = (correction * float(drawn.var(axis=1).mean()) - a) / (seeds - 1) if seeds > 1 else 0.0
     b = float(there.values.var(ddof=1)) / seeds if seeds > 1 else 0.0
     units, common, of_seeds = (float(np.sqrt(v)) if v > (TIE * scale) ** 2 else 0.0 for v in (a, max(a - w, 0.0), b))
-    return Spread(units, common, of_seeds, df, max(seeds - 1, 1), skew)
+    return Spread(units, common, of_seeds, df, float(max(seeds - 1, 1)), skew)
 
 
 def _units_of(runs: Replicates) -> tuple[float, float, float]:
