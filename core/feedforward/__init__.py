@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
-from core.feedforward.base import ACTIVATIONS, FeedForward
+from core.feedforward.activations import ACTIVATIONS, LEARNED_ACTIVATIONS, StarReLU
+from core.feedforward.activator import Activator
+from core.feedforward.base import FeedForward
+from core.feedforward.experts import Experts
 from core.feedforward.glu import GLU
+from core.feedforward.memory import Memory, MemoryLayer
 from core.feedforward.mlp import MLP
+from core.feedforward.nested import choose, extract
+from core.feedforward.split import balanced_clusters, split_into_experts
+from core.feedforward.units import HiddenUnits
 
-FEEDFORWARDS: dict[str, type[FeedForward]] = {"glu": GLU, "mlp": MLP}
+FEEDFORWARDS: dict[str, type[FeedForward]] = {
+    "activator": Activator,
+    "experts": Experts,
+    "glu": GLU,
+    "memory": Memory,
+    "mlp": MLP,
+}
 
-__all__ = ["ACTIVATIONS", "FEEDFORWARDS", "GLU", "MLP", "FeedForward"]
+__all__ = [
+    "ACTIVATIONS",
+    "FEEDFORWARDS",
+    "GLU",
+    "LEARNED_ACTIVATIONS",
+    "MLP",
+    "Activator",
+    "Experts",
+    "FeedForward",
+    "HiddenUnits",
+    "Memory",
+    "MemoryLayer",
+    "StarReLU",
+    "balanced_clusters",
+    "choose",
+    "extract",
+    "split_into_experts",
+]

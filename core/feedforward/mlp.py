@@ -7,26 +7,30 @@ Initialisation: both weights U(-1/sqrt(fan_in), 1/sqrt(fan_in)), variance 1/(3 f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core.feedforward.base import FeedForward, activation_named
+from core.feedforward.activations import activation_named
+from core.feedforward.units import HiddenUnits
 from core.initialisation import uniform_fan_in_
 from core.kernels import Dropout
 
 
-class MLP(FeedForward):
+class MLP(HiddenUnits):
     """Two linear maps with an activation between them.
 
     Args:
         width: D.
         hidden: hidden units; row i of ``up`` and column i of ``down`` are unit i.
-        activation: one of ``core.feedforward.ACTIVATIONS``.
+        activation: one of ``core.feedforward.ACTIVATIONS``, or ``starrelu``.
         bias: biases in both maps.
         dropout: probability of dropping a hidden unit, in training.
+        nested: shares of the hidden units, of which each training step uses one.
 
     Raises:
-        InputError: an unknown activation, or a size below one.
+        InputError: an unknown activation, a size below one, or a share outside (0, 1].
 
     >>> import torch
     >>> MLP(8, 32, activation="relu")(torch.zeros(2, 5, 8)).shape
@@ -34,11 +38,18 @@ class MLP(FeedForward):
     """
 
     def __init__(
-        self, width: int, hidden: int, *, activation: str = "gelu", bias: bool = True, dropout: float = 0.0
+        self,
+        width: int,
+        hidden: int,
+        *,
+        activation: str = "gelu",
+        bias: bool = True,
+        dropout: float = 0.0,
+        nested: Sequence[float] = (),
     ) -> None:
-        super().__init__(width, hidden)
+        super().__init__(width, hidden, nested)
         self.activation = activation
-        self._activate = activation_named(activation, "mlp")
+        self.activate = activation_named(activation, "mlp")
         self.up = nn.Linear(width, hidden, bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias)
         self.dropout = Dropout(dropout)
@@ -47,8 +58,8 @@ class MLP(FeedForward):
 
     def forward(self, x: Float[Tensor, "*positions D"]) -> Float[Tensor, "*positions D"]:
         """Map every position of ``x (...,D)``."""
-        y: Tensor = self.down(self.dropout(self._activate(self.up(x))))
-        return y
+        count = self.active()
+        return self._write(self.dropout(self.activate(self._read(x, count))), count)
 
     def extra_repr(self) -> str:
         """The activation, for ``print(module)``."""

@@ -70,7 +70,7 @@ class GroupNorm(Norm):
         """``x (B,...,D)`` without its affine; padding is zero on the way in, and anything on the way out."""
         # Samples, tokens, groups, channels of a group.
         rows = x.reshape(-1, 1, self.width) if x.ndim < 3 else x.flatten(1, -2)
-        z = rows.unflatten(-1, (self.groups, self.width // self.groups))
+        z = rows.reshape(*rows.shape[:2], self.groups, self.width // self.groups)
         if mask is None:
             centred = z - z.mean(dim=(1, 3), keepdim=True)
             var = centred.square().mean(dim=(1, 3), keepdim=True)
@@ -79,7 +79,8 @@ class GroupNorm(Norm):
             count = real.sum(1, keepdim=True).clamp(min=1.0) * z.shape[3]
             centred = (z - z.sum(dim=(1, 3), keepdim=True) / count) * real
             var = centred.square().sum(dim=(1, 3), keepdim=True) / count
-        return (centred * torch.rsqrt(var + self.eps)).reshape(x.shape)
+        y: Tensor = centred * torch.rsqrt(var + self.eps)
+        return y.reshape(x.shape)
 
     def fold_into(self, linear: nn.Linear) -> tuple[GroupNorm, nn.Linear]:
         """Move ``weight`` and ``bias`` into the linear map that alone reads this norm (it gains a bias)."""

@@ -99,6 +99,7 @@ class PRepBN(Norm):
             raise untold("prepbn")
         padding = None if mask is None else ~mask[..., None]
         x = x if padding is None else x.masked_fill(padding, 0.0)
+        y: Tensor
         if self._warming:
             y = self.first(x)
         elif self.share == 0.0:

@@ -227,7 +227,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, weight, scale, ratio = ctx.saved_tensors
         g = grad * (weight * ratio)
         product = (g * z).sum(0) / ctx.count

@@ -76,5 +76,5 @@ def exports(module: nn.Module, example: Call, other: Call) -> None:
 def _with_gradients(f: Callable[..., Tensor], module: nn.Module, x: Tensor, options: Mapping[str, Any]) -> list[Tensor]:
     leaf = x.detach().requires_grad_()
     y = f(leaf, **options)
-    every = {"allow_unused": True, "materialize_grads": True}
-    return [y, *torch.autograd.grad(y.square().sum(), [leaf, *module.parameters()], **every)]
+    inputs = [leaf, *module.parameters()]
+    return [y, *torch.autograd.grad(y.square().sum(), inputs, allow_unused=True, materialize_grads=True)]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from itertools import product
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from core.clock import advance
 from core.errors import InputError
+from core.feedforward import HiddenUnits
 from core.testing.cases import WIDTH, FeedForwardCase
 from core.testing.checks import LENGTHS, agree, compiles, exports, gradients
 from core.testing.tolerances import TOLERANCES, assert_close, draw
@@ -33,45 +35,53 @@ def treats_positions_alone(case: FeedForwardCase) -> None:
     changed = x.clone()
     changed[:, 2] = float("nan")
     others = [0, 1, 3, 4]
-    assert torch.equal(block(changed)[:, others], y[:, others]), "a position leaks into another"
+    assert_close(block(changed)[:, others], y[:, others], torch.float64, f"{case}: a position leaks into another")
 
 
 def orders_hidden_units(case: FeedForwardCase) -> None:
-    """Reordering hidden units keeps the function; silencing the last ones equals a block with the first ones only."""
-    block: Any = case.make()
-    if not isinstance(block.down, nn.Linear):
+    """Hidden units, where a block has them, add up: any choice of them is a block of its kind.
+
+    Reordered they compute the same; the first ones, or all but some, what is left when the others are silenced; divided
+    and added up, or joined again, the whole.
+    """
+    block, x = case.make(), draw(4, WIDTH)
+    if not isinstance(block, HiddenUnits) or not isinstance(block.down, nn.Linear):
         return
-    x, hidden, kept = draw(4, WIDTH), block.hidden, block.hidden - 2
-    shuffled: Any = case.make()
-    _take_units(block, shuffled, torch.tensor([3, 1, 4, 0, 2]))
-    assert_close(shuffled(x), block(x), torch.float64, f"{case}, units reordered")
-    small: Any = case.make(hidden=kept)
-    _take_units(block, small, torch.arange(kept))
-    with torch.no_grad():
-        block.down.weight[:, kept:hidden] = 0
-    assert_close(small(x), block(x), torch.float64, f"{case}, the first {kept} units")
-
-
-def _take_units(source: Any, target: Any, units: torch.Tensor) -> None:
-    """Give ``target`` the chosen hidden units of ``source``."""
-    with torch.no_grad():
-        for name, value in source.up.named_parameters():
-            halves = value.unflatten(0, (-1, source.hidden))
-            target.up.get_parameter(name).copy_(halves[:, units].flatten(0, 1))
-        target.down.weight.copy_(source.down.weight[:, units])
-        if source.down.bias is not None:
-            target.down.bias.copy_(source.down.bias)
+    wanted, before = block(x), copy.deepcopy(block.state_dict())
+    assert_close(block.permute(torch.tensor([3, 1, 4, 0, 2]))(x), wanted, torch.float64, f"{case}, reordered")
+    parts = block.partition(torch.tensor([1, 0, 1, 2, 1]))
+    assert [part.hidden for part in parts] == [1, 3, 1]
+    assert_close(torch.stack([part(x) for part in parts]).sum(0), wanted, torch.float64, f"{case}, divided")
+    assert_close(HiddenUnits.join(parts)(x), wanted, torch.float64, f"{case}, joined again")
+    assert all(torch.equal(value, before[name]) for name, value in block.state_dict().items()), "the original changed"
+    for left, kept in ((block.slice(3), (0, 1, 2)), (block.prune([0, 3]), (1, 2, 4))):
+        silenced = case.make()
+        assert isinstance(silenced, HiddenUnits)
+        with torch.no_grad():
+            silenced.projection().weight[:, [unit for unit in range(5) if unit not in kept]] = 0
+        assert_close(left(x), silenced(x), torch.float64, f"{case}, the units {kept}")
+        fresh = case.block(WIDTH, **{**case.options, "hidden": left.hidden}).double().eval()
+        fresh.load_state_dict(left.state_dict())
+        assert torch.equal(fresh(x), left(x)), "a plain block of that size is another function"
+    with pytest.raises(InputError):
+        block.slice(6)
+    for units in (range(5), [7]):
+        with pytest.raises(InputError):
+            block.prune(units)
 
 
 def drops_in_training_only(case: FeedForwardCase) -> None:
     """Dropout follows the seed in training and does nothing outside it."""
+    if not case.takes("dropout"):
+        return
     block, x = case.make(dropout=0.5), draw(2, 9, WIDTH)
     assert torch.equal(block(x), case.make()(x))
     results = []
     with torch.random.fork_rng():
         for seed in (1, 1, 2):
             torch.manual_seed(seed)
-            results.append(block.train()(x))
+            advance(block.train(), 0, 1)
+            results.append(block(x))
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
 
@@ -84,9 +94,12 @@ def has_true_gradients(case: FeedForwardCase) -> None:
 
 def refuses_nonsense(case: FeedForwardCase) -> None:
     """Sizes below one, and an activation that does not exist."""
+    with pytest.raises(InputError, match="width"):
+        case.block(0, **case.options)
     for options in ({"hidden": 0}, {"activation": "rleu"}):
-        with pytest.raises(InputError, match=r"hidden|did you mean 'relu'"):
-            case.make(**options)
+        if all(case.takes(option) for option in options):
+            with pytest.raises(InputError, match=r"hidden|did you mean 'relu'"):
+                case.make(**options)
 
 
 def compiles_and_exports(case: FeedForwardCase) -> None:

@@ -8,7 +8,9 @@ from core.errors import InputError
 from core.feedforward import ACTIVATIONS, FEEDFORWARDS, GLU, MLP
 from core.testing.cases import FeedForwardCase, feedforward_cases
 from core.testing.feedforwards import FEEDFORWARD_CHECKS
-from core.testing.oracles import ACTIVATION_ORACLES, FEEDFORWARD_ORACLES
+from core.testing.oracles import ACTIVATION_ORACLES
+from core.testing.positionwise import FEEDFORWARD_ORACLES
+from core.testing.tolerances import draw
 
 
 @pytest.mark.parametrize("check", FEEDFORWARD_CHECKS.values(), ids=list(FEEDFORWARD_CHECKS))
@@ -61,3 +63,26 @@ def test_an_unprojected_glu_has_one_linear_and_needs_equal_sizes() -> None:
     assert sum(p.numel() for p in GLU(64, 64, project=False).parameters()) == 2 * 64 * 64 + 2 * 64
     with pytest.raises(InputError, match=r"hidden == width.*set hidden to the width"):
         GLU(64, 32, project=False)
+    with pytest.raises(InputError, match="units that are not projected cannot be chosen"):
+        GLU(8, 8, project=False).slice(4)
+
+
+def test_a_gate_of_a_third_less_holds_as_many_weights() -> None:
+    plain, gated = MLP(96, 4 * 96, bias=False), GLU(96, 8 * 96 // 3, bias=False)
+    assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in gated.parameters()) == 8 * 96 * 96
+
+
+@pytest.mark.parametrize("activation", ["gelu", "silu", "relu", "sigmoid", "identity"])
+def test_the_halves_of_a_gate_swap_and_separate_maps_are_one(activation: str) -> None:
+    glu = GLU(6, 5, activation=activation, bias=False).double()
+    value, gate = draw(5, 6, seed=1), draw(5, 6, seed=2)
+    with torch.no_grad():
+        glu.up.weight.copy_(torch.cat([value, gate]))
+    x = draw(7, 6)
+    wanted = glu.down((x @ value.T) * ACTIVATIONS[activation](x @ gate.T))
+    torch.testing.assert_close(glu(x), wanted, rtol=1e-12, atol=1e-12)
+    theirs = torch.cat([gate, value])  # a program that gates with the first half
+    assert torch.equal(torch.cat(theirs.chunk(2)[::-1]), glu.up.weight)
+    assert torch.equal(torch.cat(torch.cat(theirs.chunk(2)[::-1]).chunk(2)[::-1]), theirs)
+    if activation == "identity":
+        torch.testing.assert_close(glu(3 * x), 9 * glu(x), rtol=1e-12, atol=1e-12)
