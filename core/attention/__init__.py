@@ -3,17 +3,51 @@
 from __future__ import annotations
 
 from core.attention.base import Capabilities, Mixer
+from core.attention.headed import HeadedAttention
+from core.attention.identity import IdentityMixer
+from core.attention.linear import linear_attention
+from core.attention.linformer import Linformer
+from core.attention.minimal import MinimalAttention
+from core.attention.nala import NaLaAttention
+from core.attention.normlin import NormLin
+from core.attention.pooling import Pooling
+from core.attention.random_mixing import RandomMixing
 from core.attention.relative import RelativeAttention, relative_attention, relative_positions, relative_shift
 from core.attention.softmax import SoftmaxAttention, softmax_attention
+from core.attention.stickbreaking import StickBreakingAttention
+from core.attention.topk import TopKAttention
 
-MIXERS: dict[str, type[Mixer]] = {"relative": RelativeAttention, "softmax": SoftmaxAttention}
+MIXERS: dict[str, type[Mixer]] = {
+    "identity": IdentityMixer,
+    "linformer": Linformer,
+    "minimal": MinimalAttention,
+    "nala": NaLaAttention,
+    "normlin": NormLin,
+    "pooling": Pooling,
+    "random": RandomMixing,
+    "relative": RelativeAttention,
+    "softmax": SoftmaxAttention,
+    "stickbreaking": StickBreakingAttention,
+    "topk": TopKAttention,
+}
 
 __all__ = [
     "MIXERS",
     "Capabilities",
+    "HeadedAttention",
+    "IdentityMixer",
+    "Linformer",
+    "MinimalAttention",
     "Mixer",
+    "NaLaAttention",
+    "NormLin",
+    "Pooling",
+    "RandomMixing",
     "RelativeAttention",
     "SoftmaxAttention",
+    "StickBreakingAttention",
+    "TopKAttention",
+    "linear_attention",
     "relative_attention",
     "relative_positions",
     "relative_shift",

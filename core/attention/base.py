@@ -5,7 +5,7 @@ mechanism, because :class:`Mixer` keeps them around the member's own :meth:`Mixe
 
 * padding never matters: masked positions are set to zero on the way in (so that a NaN there reaches nothing, neither
   forward nor backward) and on the way out;
-* packed rows ``(total,D)`` with offsets give what each sequence gives alone;
+* packed rows ``(total,D)`` with offsets give what each sequence gives alone (:meth:`Mixer.mix_packed`);
 * what a member cannot do is refused with one line.
 
 Masks are boolean, True = real / may attend: the opposite of ``torch.nn.MultiheadAttention``'s.
@@ -32,19 +32,27 @@ class Capabilities:
 
     Attributes:
         causal: takes ``causal=True``, with which position i reads positions <= i only.
-        fixed_length: works for one N only, that of its constructor.
+        bidirectional: can read later positions; what cannot is always causal.
+        independent: a position reads itself alone, so that any mask is followed.
+        fixed_length: works for one N only, the ``tokens`` of its constructor.
+        bounded_length: works for any N up to the ``tokens`` of its constructor.
         grid: needs the tokens to lie on a grid.
         packed: takes packed rows with offsets.
         masked: takes a mask of real tokens.
         pairwise: takes a mask of which key a query may read.
+        selects: picks keys by comparing scores, so that a rounding error can change the result as a whole.
     """
 
     causal: bool = False
+    bidirectional: bool = True
+    independent: bool = False
     fixed_length: bool = False
+    bounded_length: bool = False
     grid: bool = False
     packed: bool = False
     masked: bool = False
     pairwise: bool = False
+    selects: bool = False
 
 
 class Mixer(nn.Module, ABC):
@@ -52,21 +60,32 @@ class Mixer(nn.Module, ABC):
 
     Args:
         width: D.
+        tokens: N of a member of fixed or bounded length.
+
+    Attributes:
+        positions: names in ``core.position.POSITIONS`` that the option ``position`` may have, where there is one.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities()
+    positions: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, tokens: int | None = None) -> None:
         super().__init__()
         if width < 1:
             raise InputError(f"a mixer needs width >= 1, not {width}")
-        self.width = width
+        if tokens is not None and tokens < 0:
+            raise InputError(f"a mixer cannot be made for {tokens} tokens")
+        self.width, self.tokens = width, tokens
 
     @abstractmethod
     def mix(
         self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None, pair_mask: Bool[Tensor, "*B N N"] | None
     ) -> Float[Tensor, "B N D"]:
         """Mix one checked, padded batch. What comes out at masked positions is thrown away."""
+
+    def mix_packed(self, rows: Float[Tensor, "total D"], ragged: Ragged) -> Float[Tensor, "total D"]:
+        """Mix checked, packed rows; here in one padded batch. Members with a better way say so."""
+        return ragged.pack(self.mix(ragged.unpack(rows), ragged.mask, None))
 
     def input_maps(self) -> Sequence[nn.Linear]:
         """The linear maps that are all that reads x, so that a scale of x can move into them; none if others do."""
@@ -96,7 +115,9 @@ class Mixer(nn.Module, ABC):
         self._check(x, mask, pair_mask, offsets)
         if offsets is not None:
             ragged = offsets if isinstance(offsets, Ragged) else Ragged.from_offsets(offsets, total=x.shape[0])
-            return ragged.pack(self.mix(ragged.unpack(x), ragged.mask, None))
+            self._check_length(ragged.max_length)
+            return self.mix_packed(x, ragged)
+        self._check_length(x.shape[1])
         if mask is None:
             return self.mix(x, None, pair_mask)
         padding = ~mask[:, :, None]
@@ -123,6 +144,13 @@ class Mixer(nn.Module, ABC):
         ):
             wanted = f"{square} or {tokens[:1] + square}"
             raise InputError(f"pair_mask must be boolean {wanted}, not {_spell(pair_mask)}", where=name)
+
+    def _check_length(self, n: int) -> None:
+        """Refuse another length than that of the constructor."""
+        can, made_for = self.capabilities, self.tokens
+        if made_for is not None and ((can.fixed_length and n != made_for) or (can.bounded_length and n > made_for)):
+            most = "up to " if can.bounded_length else ""
+            raise InputError(f"{n} tokens; it was made for {most}{made_for}", where=type(self).__name__)
 
 
 def _spell(tensor: Tensor) -> str:

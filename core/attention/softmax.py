@@ -17,17 +17,16 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from core.attention.base import Capabilities, Mixer
+from core.attention.base import Capabilities
+from core.attention.headed import HeadedAttention
 from core.errors import InputError, nearest
-from core.initialisation import uniform_fan_in_
 from core.kernels import keep_mask
 from core.position import POSITIONS
 
@@ -145,23 +144,10 @@ def allowed_keys(
     return functools.reduce(torch.logical_and, parts) if parts else None
 
 
-def check_heads(width: int, heads: int, dropout: float, where: str) -> None:
-    """Refuse heads that do not divide the width, and a dropout that is no probability."""
-    if heads < 1 or width % heads:
-        raise InputError(f"{heads} heads do not divide the width {width}", where=where)
-    if not 0.0 <= dropout < 1.0:
-        raise InputError(f"dropout {dropout} is outside [0, 1)", where=where)
+class SoftmaxAttention(HeadedAttention):
+    """Multi-head self-attention with its linear maps, which are those of ``core.attention.HeadedAttention``.
 
-
-class SoftmaxAttention(Mixer):
-    """Multi-head self-attention with its linear maps.
-
-    ``qkv`` is one linear map D -> 3D whose rows are ``[q; k; v]``, each third ordered by head: its rows
-    ``h*D/H : (h+1)*D/H`` belong to head h. Separate ``W_q, W_k, W_v`` are therefore imported with ``torch.cat``. The
-    output projection ``out`` reads the heads in that order.
-
-    Initialisation: ``qkv`` U(-s/sqrt(D), s/sqrt(D)) with s = ``init_scale``; ``out`` the same form with s = 1; biases
-    zero. ExcelFormer (arXiv 2301.02819) attenuates with s = 0.01 and projects only when it has more than one head.
+    ExcelFormer (arXiv 2301.02819) attenuates with ``init_scale`` 0.01 and projects only when it has more than one head.
 
     Args:
         width: D.
@@ -184,6 +170,7 @@ class SoftmaxAttention(Mixer):
     """
 
     capabilities = Capabilities(causal=True, packed=True, masked=True, pairwise=True)
+    positions = tuple(POSITIONS)
 
     def __init__(
         self,
@@ -197,42 +184,34 @@ class SoftmaxAttention(Mixer):
         init_scale: float = 1.0,
         project: bool = True,
     ) -> None:
-        super().__init__(width)
-        check_heads(width, heads, dropout, "softmax attention")
+        super().__init__(
+            width, heads, causal=causal, bias=bias, dropout=dropout, init_scale=init_scale, project=project
+        )
         if position not in POSITIONS:
             mend = nearest(position, list(POSITIONS))
             raise InputError(f"no position {position!r}", where="softmax attention", mend=mend)
         self.position = POSITIONS[position](heads, width // heads)
-        self.heads, self.causal, self.dropout = heads, causal, dropout
-        self.qkv = nn.Linear(width, 3 * width, bias=bias)
-        self.out = nn.Linear(width, width, bias=bias) if project else nn.Identity()
-        uniform_fan_in_(self.qkv, init_scale)
-        if isinstance(self.out, nn.Linear):
-            uniform_fan_in_(self.out, 1.0)
 
-    def mix(
-        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None, pair_mask: Bool[Tensor, "*B N N"] | None
-    ) -> Float[Tensor, "B N D"]:
-        """Attend within each sequence."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        y = softmax_attention(
+    def attend(
+        self,
+        q: Float[Tensor, "B H N d"],
+        k: Float[Tensor, "B H N d"],
+        v: Float[Tensor, "B H N d"],
+        mask: Bool[Tensor, "B N"] | None,
+        pair_mask: Bool[Tensor, "*B N N"] | None,
+    ) -> Float[Tensor, "B H N d"]:
+        """Softmax attention of the heads, with the positions."""
+        return softmax_attention(
             self.position.turn(q),
             self.position.turn(k),
             v,
             key_mask=mask,
             pair_mask=pair_mask,
-            bias=self.position.bias(x.shape[1], q),
+            bias=self.position.bias(q.shape[2], q),
             causal=self.causal,
             dropout=self.dropout if self.training else 0.0,
         )
-        projected: Tensor = self.out(y.transpose(1, 2).flatten(2))
-        return projected
-
-    def input_maps(self) -> Sequence[nn.Linear]:
-        """The map to queries, keys and values."""
-        return (self.qkv,)
 
     def extra_repr(self) -> str:
         """The options that the submodules do not show, for ``print(module)``."""
-        position = type(self.position).__name__
-        return f"heads={self.heads}, causal={self.causal}, positions={position}, dropout={self.dropout}"
+        return f"{super().extra_repr()}, positions={type(self.position).__name__}"

@@ -5,25 +5,27 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
 from core.attention import MIXERS, Mixer
 from core.convolution import CONVOLUTIONS
-from core.feedforward import ACTIVATIONS, FEEDFORWARDS, LEARNED_ACTIVATIONS, Activator, FeedForward
+from core.feedforward import FEEDFORWARDS, FeedForward
 from core.norm import NORMS, Norm
-from core.position import POSITIONS
+from core.testing.attentions import MIXER_ORACLES
 from core.testing.convolutions import CONVOLUTION_ORACLES
-from core.testing.oracles import MIXER_ORACLES, NORM_ORACLES, MixerOracle, TokenOracle
-from core.testing.positionwise import FEEDFORWARD_ORACLES
+from core.testing.oracles import FEEDFORWARD_ORACLES, NORM_ORACLES, MixerOracle, TokenOracle
 from core.testing.tolerances import draw
 
 WIDTH = 6
 
 # Values for the constructor arguments that have no default; a new member with another one adds it here.
-REQUIRED: dict[str, Any] = {"heads": 2, "hidden": 5}
+REQUIRED: dict[str, Any] = {"heads": 2, "hidden": 5, "tokens": 7}
+
+# Values for others whose default would not matter at the sizes of the suites.
+SMALL: dict[str, Any] = {"k": 3}
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 OracleT = TypeVar("OracleT", bound=Callable[..., Tensor])
@@ -59,12 +61,17 @@ class Case(Generic[ModuleT, OracleT]):
                     value.copy_(drawn.exp())
         return block.to(dtype).eval()
 
+    def sized(self, tokens: int, dtype: torch.dtype = torch.float64, **options: Any) -> ModuleT:
+        """The same, of a member that must know the number of tokens for as many."""
+        return self.make(dtype, **({"tokens": tokens} if self.takes("tokens") else {}), **options)
+
     def takes(self, option: str) -> bool:
         """Whether the constructor has this option."""
         return option in inspect.signature(self.block).parameters
 
     def __str__(self) -> str:
-        chosen = [f"{key}={value}" for key, value in self.options.items() if REQUIRED.get(key) != value]
+        usual = REQUIRED | SMALL
+        chosen = [f"{key}={value}" for key, value in self.options.items() if usual.get(key) != value]
         return "-".join([self.name, *chosen])
 
 
@@ -74,35 +81,43 @@ FeedForwardCase = Case[FeedForward, TokenOracle]
 
 
 def mixer_cases() -> list[MixerCase]:
-    """Each member of ``MIXERS``, with and without what it offers of causality, positions and an output projection."""
-    cases = []
-    for name, block in MIXERS.items():
-        variants: list[dict[str, Any]] = [{}]
-        if block.capabilities.causal:
-            variants.append({"causal": True})
-        if "project" in inspect.signature(block).parameters:
-            variants.append({"project": False, "bias": False})
-        if "position" in inspect.signature(block).parameters:
-            # Heads of width 6, of several pairs of numbers, and of width 3, where a number is left over.
-            kinds = [kind for kind in POSITIONS if kind != "none"]
-            variants += [{"position": kind, "heads": 1} for kind in kinds]
-            variants += [{"position": kind, "causal": True} for kind in kinds]
-        cases += [MixerCase(name, block, MIXER_ORACLES[name], _required(block) | variant) for variant in variants]
-    return cases
+    """Each member of ``MIXERS``, with and without what it offers."""
+    return [
+        MixerCase(name, block, MIXER_ORACLES[name], _options(block) | variant)
+        for name, block in MIXERS.items()
+        for variant in _mixer_variants(block)
+    ]
 
 
 def convolution_cases() -> list[MixerCase]:
-    """Each member of ``CONVOLUTIONS``, also causal, gated and with another norm."""
+    """Each member of ``CONVOLUTIONS``, with and without what it offers, also with another norm."""
     return [
         MixerCase(name, block, CONVOLUTION_ORACLES[name], variant)
         for name, block in CONVOLUTIONS.items()
         for variant in (
-            {},
-            {"causal": True},
-            {"activation": "glu"},
-            {"norm": "layernorm", "norm_options": {"eps": 0.5}},
+            *_mixer_variants(block),
+            *([{"norm": "layernorm", "norm_options": {"eps": 0.5}}] if _has(block, "norm") else []),
         )
     ]
+
+
+def _mixer_variants(block: type[Mixer]) -> Iterator[dict[str, Any]]:
+    """Its defaults, and each other value of its options of few values: switches, words, positions."""
+    yield {}
+    hints = get_type_hints(block.__init__)
+    for name, parameter in inspect.signature(block).parameters.items():
+        if name == "causal" and not block.capabilities.bidirectional:
+            continue
+        if hints[name] is bool:
+            yield {name: not parameter.default}
+        elif get_origin(hints[name]) is Literal:
+            yield from ({name: word} for word in get_args(hints[name]) if word != parameter.default)
+    # What a member inherits is tested in the one that it is from.
+    for kind in vars(block).get("positions", ()):
+        if kind != "none":
+            # Heads of width 6, of several pairs of numbers, and of width 3, where a number is left over.
+            yield {"position": kind, "heads": 1}
+            yield {"position": kind, "causal": True}
 
 
 def norm_cases() -> list[NormCase]:
@@ -117,30 +132,28 @@ def norm_cases() -> list[NormCase]:
 
 
 def feedforward_cases() -> list[FeedForwardCase]:
-    """Each member of ``FEEDFORWARDS`` with each activation, and with what else it offers."""
+    """Each member of ``FEEDFORWARDS`` with each activation, and unprojected where that is offered."""
     return [
-        FeedForwardCase(name, block, FEEDFORWARD_ORACLES[name], _required(block) | variant)
+        FeedForwardCase(name, block, FEEDFORWARD_ORACLES[name], _options(block) | variant)
         for name, block in FEEDFORWARDS.items()
         for variant in _feedforward_variants(block)
     ]
 
 
 def _feedforward_variants(block: type[FeedForward]) -> Iterator[dict[str, Any]]:
-    yield {}
-    offered: list[dict[str, Any]] = [
-        *({"activation": name} for name in ACTIVATIONS),
-        *({"bias": False}, {"nested": (0.5, 1.0)}, {"project": False, "hidden": WIDTH}),
-        *({"router": "average"}, {"renormalise": True}, {"expert": "glu"}, {"active": 1}),
-        *({"bits": 2}, {"bits": 3, "extra_bits": 0}, {"score": "l1_softmax"}),
-    ]
-    if block is not Activator:
-        # There a norm follows, to which a shift is nothing: its gradient is 0, and in bfloat16 the noise of a sum.
-        offered += [{"activation": name} for name in LEARNED_ACTIVATIONS]
-    known = set(inspect.signature(block).parameters)
-    yield from (variant for variant in offered if set(variant) <= known)
+    for activation in ("gelu", "identity", "relu", "sigmoid", "silu", "tanh"):
+        yield {"activation": activation}
+    yield {"bias": False}
+    if "project" in inspect.signature(block).parameters:
+        yield {"project": False, "hidden": WIDTH}
 
 
-def _required(block: type[nn.Module]) -> dict[str, Any]:
-    """Values for the arguments without default."""
+def _has(block: type[nn.Module], option: str) -> bool:
+    return option in inspect.signature(block).parameters
+
+
+def _options(block: type[nn.Module]) -> dict[str, Any]:
+    """Values for the arguments without default, and small ones for some that have one."""
     parameters = list(inspect.signature(block).parameters.values())[1:]
-    return {p.name: REQUIRED[p.name] for p in parameters if p.default is p.empty}
+    required = {p.name: REQUIRED[p.name] for p in parameters if p.default is p.empty}
+    return required | {name: value for name, value in SMALL.items() if _has(block, name)}

@@ -39,4 +39,20 @@ def convolution(module: Any, x: Tensor, mask: Tensor | None, pair_mask: Tensor |
     return torch.stack(rows) if rows else x
 
 
-CONVOLUTION_ORACLES: dict[str, MixerOracle] = {"convolution": convolution}
+def separable(module: Any, x: Tensor, mask: Tensor | None, pair_mask: Tensor | None) -> Tensor:
+    """``core.convolution.SeparableConvolution``: every output the sum of the taps that meet a real position."""
+    reach = module.kernel - 1 if module.causal else module.kernel // 2
+    taps = module.taps.double()[:, 0]
+    rows = []
+    for b in range(x.shape[0]):
+        h = linear(module.pointwise_in, x[b])
+        h = module.gain.double() * (h * (h > 0)) ** 2 + module.shift.double()
+        real = [True] * len(h) if mask is None else mask[b].tolist()
+        for i in range(len(h)):
+            met = [tap for tap in range(module.kernel) if 0 <= i + tap - reach < len(h) and real[i + tap - reach]]
+            mixed = (taps[:, met].T * h[[i + tap - reach for tap in met]]).sum(0)
+            rows.append(real[i] * linear(module.pointwise_out, mixed))
+    return torch.stack(rows).view(x.shape) if rows else x
+
+
+CONVOLUTION_ORACLES: dict[str, MixerOracle] = {"convolution": convolution, "sepconv": separable}

@@ -138,12 +138,12 @@ def _sinusoid(offset: int, width: int) -> tuple[float, ...]:
     return tuple(math.cos(angle) if c % 2 else math.sin(angle) for c, angle in enumerate(angles))
 
 
-_POSITION_SCORES: dict[str, _Scores] = {"Position": _plain_scores, "Rotary": _rotary_scores, "Alibi": _alibi_scores}
+POSITION_SCORES: dict[str, _Scores] = {"Position": _plain_scores, "Rotary": _rotary_scores, "Alibi": _alibi_scores}
 
 
 def softmax_mixer(module: Any, x: Tensor, mask: Tensor | None, pair_mask: Tensor | None) -> Tensor:
     """``core.attention.SoftmaxAttention`` without dropout, on ``x (B,N,D)``."""
-    return _attention_mixer(_POSITION_SCORES[type(module.position).__name__], module, x, mask, pair_mask)
+    return _attention_mixer(POSITION_SCORES[type(module.position).__name__], module, x, mask, pair_mask)
 
 
 def relative_mixer(module: Any, x: Tensor, mask: Tensor | None, pair_mask: Tensor | None) -> Tensor:
@@ -200,15 +200,14 @@ def groupnorm(module: Any, x: Tensor) -> Tensor:
             centred = numbers - numbers.sum() / many
             groups.append(centred / ((centred**2).sum() / many + module.eps) ** 0.5)
         samples.append(torch.cat(groups, dim=-1))
-    y: Tensor = torch.stack(samples) if samples else x
+    y = torch.stack(samples) if samples else x
     y = y if module.weight is None else y * module.weight.double()
     return y if module.bias is None else y + module.bias.double()
 
 
 def prepbn(module: Any, x: Tensor) -> Tensor:
     """Outside training: batch normalisation, and the token itself times alpha."""
-    y: Tensor = batchnorm(module.batch, x) + module.alpha.double() * x
-    return y
+    return batchnorm(module.batch, x) + module.alpha.double() * x
 
 
 def unifiednorm(module: Any, x: Tensor) -> Tensor:
@@ -236,14 +235,26 @@ ACTIVATION_ORACLES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-MIXER_ORACLES: dict[str, MixerOracle] = {"relative": relative_mixer, "softmax": softmax_mixer}
+def mlp(module: Any, x: Tensor) -> Tensor:
+    """down(activation(up(x)))."""
+    return linear(module.down, ACTIVATION_ORACLES[module.activation](linear(module.up, x)))
+
+
+def glu(module: Any, x: Tensor) -> Tensor:
+    """down(value * activation(gate)), where the first ``hidden`` rows of ``up`` make the value."""
+    both = linear(module.up, x)
+    product = both[..., : module.hidden] * ACTIVATION_ORACLES[module.activation](both[..., module.hidden :])
+    return linear(module.down, product) if isinstance(module.down, nn.Linear) else product
+
+
 NORM_ORACLES: dict[str, TokenOracle] = {
-    "batchnorm": batchnorm,
     "crmsnorm": crmsnorm,
     "groupnorm": groupnorm,
+    "batchnorm": batchnorm,
     "identity": identity,
-    "layernorm": layernorm,
     "prepbn": prepbn,
-    "rmsnorm": rmsnorm,
+    "layernorm": layernorm,
     "unifiednorm": unifiednorm,
+    "rmsnorm": rmsnorm,
 }
+FEEDFORWARD_ORACLES: dict[str, TokenOracle] = {"glu": glu, "mlp": mlp}

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from core.attention import MIXERS
+from core.testing.attentions import MIXER_ORACLES
 from core.testing.cases import WIDTH, MixerCase, mixer_cases
 from core.testing.checks import compiles
 from core.testing.mixers import MIXER_CHECKS
-from core.testing.oracles import MIXER_ORACLES
 from core.testing.tolerances import draw, draw_mask
 
 
@@ -25,4 +25,4 @@ def test_every_mixer_has_an_oracle() -> None:
 @pytest.mark.parametrize("case", mixer_cases(), ids=str)
 def test_inductor(case: MixerCase) -> None:
     masks = {"mask": draw_mask(2, 7)} if case.make().capabilities.masked else {}
-    compiles(case.make(torch.float32), draw(2, 7, WIDTH, dtype=torch.float32), masks, backend="inductor")
+    compiles(case.sized(7, torch.float32), draw(2, 7, WIDTH, dtype=torch.float32), masks, backend="inductor")

@@ -1,0 +1,78 @@
+"""Separable convolution (ConvFormer; MetaFormer baselines: Yu et al., arXiv 2210.13452, github.com/sail-sg/metaformer).
+
+    h = s relu(W1 x)^2 + b          D -> 2D, StarReLU with learned numbers s and b
+    y = W2 depthwise(h)             k taps along time, zeros beyond the sequence; 2D -> D
+
+No biases besides b. The kernel is centred, or with ``causal=True`` (ours) all on the left. As b makes what was zero
+padding non-zero, it is zeroed again before the convolution.
+
+Initialisation: W1 and W2 truncated normal of deviation 0.02, the taps U(-1/sqrt(k), 1/sqrt(k)), s = 1, b = 0 as in the
+public code (s = 0.894 and b = -0.447 would give unit variance). Deviation: the paper convolves a grid with k x k taps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from core.attention import Capabilities, Mixer
+from core.errors import InputError
+from core.kernels import depthwise_conv1d
+
+
+class SeparableConvolution(Mixer):
+    """A linear map, StarReLU, a depth-wise convolution along time, a linear map.
+
+    Args:
+        width: D.
+        kernel: taps; odd.
+        causal: position i reads positions i-k+1 ... i only, instead of i-(k-1)/2 ... i+(k-1)/2.
+
+    Raises:
+        InputError: an even kernel.
+
+    >>> SeparableConvolution(8)(torch.zeros(2, 7, 8)).shape
+    torch.Size([2, 7, 8])
+    """
+
+    parameter_roles: ClassVar[Mapping[str, str]] = {"taps": "matrix", "gain": "gain", "shift": "bias"}
+    capabilities = Capabilities(causal=True, packed=True, masked=True)
+
+    def __init__(self, width: int, *, kernel: int = 7, causal: bool = False) -> None:
+        super().__init__(width)
+        if kernel < 1 or kernel % 2 == 0:
+            raise InputError(f"the kernel must be odd, not {kernel}", where="separable convolution")
+        self.kernel, self.causal = kernel, causal
+        self.pointwise_in = nn.Linear(width, 2 * width, bias=False)
+        self.gain, self.shift = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
+        self.taps = nn.Parameter(torch.empty(2 * width, 1, kernel))
+        self.pointwise_out = nn.Linear(2 * width, width, bias=False)
+        nn.init.uniform_(self.taps, -1 / math.sqrt(kernel), 1 / math.sqrt(kernel))
+        for linear in (self.pointwise_in, self.pointwise_out):
+            nn.init.trunc_normal_(linear.weight, std=0.02)
+
+    def mix(
+        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None, pair_mask: Bool[Tensor, "*B N N"] | None
+    ) -> Float[Tensor, "B N D"]:
+        """Convolve within each sequence."""
+        h = self.pointwise_in(x)
+        h = (self.gain * F.relu(h).square() + self.shift).to(h.dtype)
+        if mask is not None:
+            h = h.masked_fill(~mask[:, :, None], 0.0)
+        left = self.kernel - 1 if self.causal else self.kernel // 2
+        y: Tensor = self.pointwise_out(depthwise_conv1d(h, self.taps, left=left, right=self.kernel - 1 - left))
+        return y
+
+    def input_maps(self) -> Sequence[nn.Linear]:
+        """The first point-wise map."""
+        return (self.pointwise_in,)
+
+    def extra_repr(self) -> str:
+        """The options that the submodules do not show, for ``print(module)``."""
+        return f"kernel={self.kernel}, causal={self.causal}"
