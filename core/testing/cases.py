@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from core.attention import MIXERS, Mixer
 from core.convolution import CONVOLUTIONS
-from core.feedforward import FEEDFORWARDS, FeedForward
+from core.feedforward import ACTIVATIONS, FEEDFORWARDS, LEARNED_ACTIVATIONS, Activator, FeedForward
 from core.norm import NORMS, Norm
 from core.testing.attentions import MIXER_ORACLES
 from core.testing.convolutions import CONVOLUTION_ORACLES
-from core.testing.oracles import FEEDFORWARD_ORACLES, NORM_ORACLES, MixerOracle, TokenOracle
+from core.testing.oracles import NORM_ORACLES, MixerOracle, TokenOracle
+from core.testing.positionwise import FEEDFORWARD_ORACLES
 from core.testing.tolerances import draw
 
 WIDTH = 6
@@ -132,7 +133,7 @@ def norm_cases() -> list[NormCase]:
 
 
 def feedforward_cases() -> list[FeedForwardCase]:
-    """Each member of ``FEEDFORWARDS`` with each activation, and unprojected where that is offered."""
+    """Each member of ``FEEDFORWARDS`` with each activation, and with what else it offers."""
     return [
         FeedForwardCase(name, block, FEEDFORWARD_ORACLES[name], _options(block) | variant)
         for name, block in FEEDFORWARDS.items()
@@ -141,11 +142,18 @@ def feedforward_cases() -> list[FeedForwardCase]:
 
 
 def _feedforward_variants(block: type[FeedForward]) -> Iterator[dict[str, Any]]:
-    for activation in ("gelu", "identity", "relu", "sigmoid", "silu", "tanh"):
-        yield {"activation": activation}
-    yield {"bias": False}
-    if "project" in inspect.signature(block).parameters:
-        yield {"project": False, "hidden": WIDTH}
+    yield {}
+    offered: list[dict[str, Any]] = [
+        *({"activation": name} for name in ACTIVATIONS),
+        *({"bias": False}, {"nested": (0.5, 1.0)}, {"project": False, "hidden": WIDTH}),
+        *({"router": "average"}, {"renormalise": True}, {"expert": "glu"}, {"active": 1}),
+        *({"bits": 2}, {"bits": 3, "extra_bits": 0}, {"score": "l1_softmax"}),
+    ]
+    if block is not Activator:
+        # There a norm follows, to which a shift is nothing: its gradient is 0, and in bfloat16 the noise of a sum.
+        offered += [{"activation": name} for name in LEARNED_ACTIVATIONS]
+    known = set(inspect.signature(block).parameters)
+    yield from (variant for variant in offered if set(variant) <= known)
 
 
 def _has(block: type[nn.Module], option: str) -> bool:

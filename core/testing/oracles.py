@@ -200,14 +200,15 @@ def groupnorm(module: Any, x: Tensor) -> Tensor:
             centred = numbers - numbers.sum() / many
             groups.append(centred / ((centred**2).sum() / many + module.eps) ** 0.5)
         samples.append(torch.cat(groups, dim=-1))
-    y = torch.stack(samples) if samples else x
+    y: Tensor = torch.stack(samples) if samples else x
     y = y if module.weight is None else y * module.weight.double()
     return y if module.bias is None else y + module.bias.double()
 
 
 def prepbn(module: Any, x: Tensor) -> Tensor:
     """Outside training: batch normalisation, and the token itself times alpha."""
-    return batchnorm(module.batch, x) + module.alpha.double() * x
+    y: Tensor = batchnorm(module.batch, x) + module.alpha.double() * x
+    return y
 
 
 def unifiednorm(module: Any, x: Tensor) -> Tensor:
@@ -235,26 +236,13 @@ ACTIVATION_ORACLES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def mlp(module: Any, x: Tensor) -> Tensor:
-    """down(activation(up(x)))."""
-    return linear(module.down, ACTIVATION_ORACLES[module.activation](linear(module.up, x)))
-
-
-def glu(module: Any, x: Tensor) -> Tensor:
-    """down(value * activation(gate)), where the first ``hidden`` rows of ``up`` make the value."""
-    both = linear(module.up, x)
-    product = both[..., : module.hidden] * ACTIVATION_ORACLES[module.activation](both[..., module.hidden :])
-    return linear(module.down, product) if isinstance(module.down, nn.Linear) else product
-
-
 NORM_ORACLES: dict[str, TokenOracle] = {
+    "batchnorm": batchnorm,
     "crmsnorm": crmsnorm,
     "groupnorm": groupnorm,
-    "batchnorm": batchnorm,
     "identity": identity,
-    "prepbn": prepbn,
     "layernorm": layernorm,
-    "unifiednorm": unifiednorm,
+    "prepbn": prepbn,
     "rmsnorm": rmsnorm,
+    "unifiednorm": unifiednorm,
 }
-FEEDFORWARD_ORACLES: dict[str, TokenOracle] = {"glu": glu, "mlp": mlp}
