@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.command import require
-from core.study.isolation import GRACE, alone, prepare
+from core.study.isolation import GRACE, alone, await_server, prepare
 from core.study.queue import Ended, Stopped
 from core.study.worker import Job
 
@@ -66,4 +66,5 @@ def _perform(job: Job, folder: str) -> bool:
     """On a worker of Ray, which ``ray.cancel`` interrupts; ``folder`` is where relative paths begin."""
     os.chdir(folder)
     prepare([type(job.task.application).__module__])
+    await_server()
     return alone(dataclasses.replace(job, launched=time.monotonic()))
