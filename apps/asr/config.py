@@ -32,9 +32,10 @@ class ModelConfig:
     expansion: int = 4
     """Hidden units of a feed-forward, in widths."""
     mixer: str = "relative"
-    """Attention, a name in ``core.attention.MIXERS``; it must take a mask and any length."""
+    """Token mixer, a name in ``core.attention.MIXERS`` or ``core.convolution.CONVOLUTIONS``; it must take a mask and
+    any length, and read in both directions."""
     position: Literal["none", "rotary", "alibi"] = "none"
-    """Positions of a mixer that lets them be chosen ("softmax")."""
+    """Positions of a mixer that lets them be chosen ("softmax", "topk", "nala")."""
     feedforward: Literal["mlp", "glu"] = "mlp"
     """``mlp``: two layers with Swish, the published one; ``glu``: gated by Swish, with as many weights."""
     norm: str = "layernorm"

@@ -18,7 +18,7 @@ from torch import nn
 
 from apps.asr.model import Squeezeformer
 from core.convolution import ConvolutionModule
-from core.layout import Residual, fold_scale_
+from core.layout import Residual, can_fold, fold_scale_
 from core.norm import BatchNorm, Identity
 
 # Bytes that the start of every weight is a multiple of, as torch's own allocations are.
@@ -44,7 +44,7 @@ def for_inference(model: Squeezeformer, dtype: torch.dtype | None = None) -> Squ
     """
     folded = _in_one_piece(model, None).eval()
     for module in folded.modules():
-        if isinstance(module, Residual):
+        if isinstance(module, Residual) and can_fold(module):
             fold_scale_(module)
         elif isinstance(module, ConvolutionModule) and isinstance(module.norm, BatchNorm):
             _fold_norm_(module, module.norm)

@@ -20,7 +20,6 @@ sublayer normalises (placements ``pre`` and ``peri``, for ablations) is normalis
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, ClassVar
 
 import torch
@@ -31,9 +30,8 @@ from apps.asr.config import ModelConfig
 from apps.asr.initialisation import official_
 from apps.asr.reduction import TimeRecovery, TimeReduction, reduced_length
 from apps.asr.subsampling import Subsampling, subsampled_length
-from core.attention import MIXERS
-from core.errors import InputError, nearest
-from core.layout import Entry, Repeat, build
+from core.errors import InputError
+from core.layout import Entry, Repeat, Request, build, mixer_options
 from core.layout.stack import Stack
 from core.norm import NORMS
 from core.sequence import Ragged
@@ -181,22 +179,9 @@ def _stack(config: ModelConfig, blocks: int) -> Stack:
 
 
 def _mixer_options(config: ModelConfig) -> dict[str, Any]:
-    if config.mixer not in MIXERS:
-        raise InputError(f"no mixer {config.mixer!r}", where="model.mixer", mend=nearest(config.mixer, list(MIXERS)))
-    if not _fits(config.mixer):
-        able = ", ".join(name for name in MIXERS if _fits(name))
-        why = f"{config.mixer!r} does not take a mask and any length, as recordings need"
-        raise InputError(why, where="model.mixer", mend=f"these do: {able}")
-    wanted = {"heads": config.heads, "dropout": config.attention_dropout, "position": config.position}
-    known = inspect.signature(MIXERS[config.mixer]).parameters
-    if config.position != "none" and "position" not in known:
-        raise InputError(f"{config.mixer!r} has positions of its own", where="model.position", mend="use 'none'")
-    return {name: value for name, value in wanted.items() if name in known}
-
-
-def _fits(mixer: str) -> bool:
-    can = MIXERS[mixer].capabilities
-    return can.masked and not can.fixed_length and not can.grid
+    request = Request(masked=True, any_length=True, position=config.position)
+    offered = {"heads": config.heads, "dropout": config.attention_dropout}
+    return mixer_options(config.mixer, request, offered, host="recordings")
 
 
 def _feedforward_options(config: ModelConfig) -> dict[str, Any]:

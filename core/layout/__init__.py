@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from core.layout.build import build
 from core.layout.entries import Entry, Layout, Repeat, flatten
-from core.layout.fold import fold_scale, fold_scale_, fold_scales
+from core.layout.fold import can_fold, fold_scale, fold_scale_, fold_scales
+from core.layout.low_rank import LowRankLinear, break_even_rank, factorise
+from core.layout.mixers import Request, mixer_options
 from core.layout.residual import Residual
 from core.layout.scale import InputScale
 from core.layout.stack import Description, Stack
@@ -14,12 +16,18 @@ __all__ = [
     "Entry",
     "InputScale",
     "Layout",
+    "LowRankLinear",
     "Repeat",
+    "Request",
     "Residual",
     "Stack",
+    "break_even_rank",
     "build",
+    "can_fold",
+    "factorise",
     "flatten",
     "fold_scale",
     "fold_scale_",
     "fold_scales",
+    "mixer_options",
 ]

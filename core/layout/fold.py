@@ -56,12 +56,22 @@ def fold_scale(sublayer: Residual) -> Residual:
     return folded
 
 
+def can_fold(sublayer: Residual) -> bool:
+    """Whether its block reads the input through linear maps alone, so that a scale can move into them."""
+    return bool(_maps(sublayer.block))
+
+
+def _maps(block: nn.Module) -> Sequence[nn.Linear]:
+    maps = block.input_maps() if isinstance(block, ReadsLinearly) else ()
+    return maps if all(isinstance(linear, nn.Linear) for linear in maps) else ()
+
+
 def fold_scale_(sublayer: Residual) -> None:
     """The same in place: weights are overwritten where they lie."""
     if sublayer.scale is None:
         return
     scale, block = sublayer.scale, sublayer.block
-    maps = block.input_maps() if isinstance(block, ReadsLinearly) else ()
+    maps = _maps(block)
     if not maps:
         raise InputError(f"the input scale of {type(block).__name__} cannot be folded", where="layout")
     for linear in maps:

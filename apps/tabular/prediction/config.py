@@ -25,7 +25,8 @@ class ModelConfig:
     layers: int = 3
     """Blocks of attention and feed-forward."""
     mixer: str = "softmax"
-    """Token mixer, a name in ``core.attention.MIXERS``; it must be able to follow the mask."""
+    """Token mixer, a name in ``core.attention.MIXERS`` or ``core.convolution.CONVOLUTIONS``; it must be able to follow
+    the mask."""
     norm: str = "layernorm"
     """Normalisation, a name in ``core.norm.NORMS``."""
     feedforward: str = "glu"

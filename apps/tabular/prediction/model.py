@@ -30,9 +30,8 @@ from torch import Tensor, nn
 
 from apps.tabular.prediction.config import ModelConfig
 from apps.tabular.prediction.mixing import Mix
-from core.attention import MIXERS
-from core.errors import InputError, nearest
-from core.layout import Entry, build
+from core.errors import InputError
+from core.layout import Entry, Request, build, mixer_options
 from core.norm import NORMS
 
 
@@ -177,7 +176,7 @@ class ExcelFormer(nn.Module):
         self.tokenizer = FeatureTokenizer(
             n_features, config.width, cardinalities if config.category_embedding else None
         )
-        self.stack = build(_layout(config, causal=_is_causal(config)), config.width)
+        self.stack = build(_layout(config, n_features), config.width)
         self.head: OfficialHead | PaperHead
         if config.head == "official":
             self.head = OfficialHead(n_features, config.width, n_outputs, config.norm)
@@ -241,8 +240,8 @@ def _pair_mask(importance: Float[Tensor, " N"], config: ModelConfig, *, given: b
     return None
 
 
-def _layout(config: ModelConfig, *, causal: bool) -> tuple[Entry, ...]:
-    mixer = _mixer_options(config, causal=causal)
+def _layout(config: ModelConfig, n_features: int) -> tuple[Entry, ...]:
+    mixer = _mixer_options(config, n_features)
     feedforward = _feedforward_options(config)
     entries: list[Entry] = []
     for block in range(config.layers):
@@ -254,24 +253,17 @@ def _layout(config: ModelConfig, *, causal: bool) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def _mixer_options(config: ModelConfig, *, causal: bool) -> dict[str, Any]:
-    if config.mixer not in MIXERS:
-        raise InputError(f"no mixer {config.mixer!r}", where="model.mixer", mend=nearest(config.mixer, list(MIXERS)))
-    capabilities = MIXERS[config.mixer].capabilities
-    if not (capabilities.causal if causal else capabilities.pairwise or config.mask == "full"):
-        able = [name for name, mixer in MIXERS.items() if mixer.capabilities.causal and mixer.capabilities.pairwise]
-        raise InputError(
-            f"{config.mixer!r} cannot follow the mask {config.mask!r}",
-            where="model.mixer",
-            mend=f"these can: {', '.join(able)}",
-        )
-    return {
+def _mixer_options(config: ModelConfig, n_features: int) -> dict[str, Any]:
+    causal = _is_causal(config)
+    request = Request(causal=causal, pairwise=not causal and config.mask != "full")
+    offered = {
         "heads": config.heads,
-        "causal": causal,
         "dropout": config.attention_dropout,
         "init_scale": config.init_scale,
         "project": config.heads > 1,
+        "tokens": n_features,
     }
+    return mixer_options(config.mixer, request, offered, host=f"the mask {config.mask!r}")
 
 
 def _feedforward_options(config: ModelConfig) -> dict[str, Any]:

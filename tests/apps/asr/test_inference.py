@@ -30,6 +30,7 @@ def random_model(**changes: object) -> Squeezeformer:
     [
         {},
         {"mixer": "softmax", "position": "alibi"},
+        {"mixer": "minimal"},  # a scale that cannot be folded stays
         {"feedforward": "glu", "conv_activation": "glu"},
         {"conv_norm": "layernorm"},
         {"placement": "pre", "reduce": None},

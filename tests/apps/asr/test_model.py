@@ -24,6 +24,10 @@ SWITCHES = [
     {"mixer": "softmax"},
     {"mixer": "softmax", "position": "rotary", "heads": 1},
     {"mixer": "softmax", "position": "alibi"},
+    {"mixer": "nala"},
+    {"mixer": "minimal"},
+    {"mixer": "pooling", "scale": False},
+    {"mixer": "sepconv"},
     {"feedforward": "glu", "norm": "rmsnorm"},
     {"conv_activation": "glu", "conv_norm": "layernorm"},
     {"conv_masked": False},
@@ -305,7 +309,7 @@ class TestRefusals:
         ("changes", "words"),
         [
             ({"mixer": "relativ"}, "did you mean 'relative'"),
-            ({"position": "rotary"}, "positions of its own"),
+            ({"position": "rotary"}, "'relative' does not fit recordings: it takes no position 'rotary'"),
             ({"heads": 4}, "heads do not divide"),
             ({"norm": "layrnorm"}, "did you mean 'layernorm'"),
             pytest.param({"feedforward": "moe"}, "no feedforward 'moe'", marks=pytest.mark.untyped),
@@ -324,15 +328,17 @@ class TestRefusals:
             small(**changes)
         assert "\n" not in str(caught.value)
 
-    def test_mixer_of_one_length(self, monkeypatch):
-        from core.attention import MIXERS, Capabilities, SoftmaxAttention
-
-        class Fixed(SoftmaxAttention):
-            capabilities = Capabilities(masked=True, fixed_length=True)
-
-        monkeypatch.setitem(MIXERS, "fixed", Fixed)
-        with pytest.raises(InputError, match=r"'fixed' does not take a mask and any length.*relative"):
-            small(mixer="fixed")
+    @pytest.mark.parametrize(
+        ("mixer", "lacking"),
+        [
+            ("normlin", "is made for a number of tokens"),
+            ("linformer", "is made for a number of tokens"),
+            ("stickbreaking", "reads earlier tokens alone"),
+        ],
+    )
+    def test_mixer_that_does_not_fit(self, mixer, lacking):
+        with pytest.raises(InputError, match=f"{mixer!r} does not fit recordings: it {lacking}; these fit: .*relative"):
+            small(mixer=mixer)
 
     @pytest.mark.untyped
     @pytest.mark.parametrize("lengths", [[21], [-1], [20, 20]])

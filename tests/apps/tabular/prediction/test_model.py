@@ -8,6 +8,7 @@ import torch
 from apps.tabular.prediction.config import ModelConfig
 from apps.tabular.prediction.model import ExcelFormer, FeatureTokenizer
 from core.errors import InputError
+from core.layout.build import TABLES
 
 SMALL = ModelConfig(width=16, heads=4, layers=3)
 
@@ -61,6 +62,36 @@ class TestMask:
         small().tokens(x)[:, 2].sum().backward()
         assert (x.grad[:, :3] != 0).all()
         assert (x.grad[:, 3:] == 0).all()
+
+
+MASKS = {  # the mixers that fit each mask by their name alone
+    "semi_permeable": ("convolution identity minimal nala normlin random relative sepconv softmax stickbreaking topk"),
+    "full": "convolution identity linformer minimal nala normlin pooling random relative sepconv softmax topk",
+    "reversed": "identity minimal normlin random relative softmax topk",
+}
+
+
+class TestMixers:
+    @pytest.mark.parametrize(
+        ("mask", "mixer"), [(mask, mixer) for mask, mixers in MASKS.items() for mixer in mixers.split()]
+    )
+    def test_a_name_is_enough_and_the_mask_is_followed(self, mask, mixer):
+        model = small(mask=mask, mixer=mixer)
+        for feature in range(5):
+            moved = moved_tokens(model, feature)
+            assert moved[feature]
+            if mask != "full":
+                before = slice(feature) if mask == "semi_permeable" else slice(feature + 1, 5)
+                assert not any(moved[before])
+        loss = model.train()(torch.randn(4, 5)).square().sum()
+        loss.backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+    @pytest.mark.parametrize("mask", MASKS)
+    def test_no_other_fits(self, mask):
+        for mixer in set(TABLES["mixer"]) - set(MASKS[mask].split()):
+            with pytest.raises(InputError, match=f"{mixer!r} does not fit the mask {mask!r}"):
+                small(mask=mask, mixer=mixer)
 
 
 def interaction_share(scale, seed):
@@ -205,6 +236,9 @@ class TestRefusals:
         ("options", "words"),
         [
             ({"mixer": "sofmax"}, "did you mean 'softmax'"),
+            ({"mixer": "pooling"}, "'pooling' does not fit the mask 'semi_permeable': it cannot be kept from reading"),
+            ({"mixer": "nala", "mask": "reversed"}, "it takes no mask of pairs of tokens; these fit: .*softmax"),
+            ({"mixer": "stickbreaking", "mask": "full"}, "it reads earlier tokens alone; these fit: .*softmax"),
             ({"feedforward": "moe"}, "known: glu, mlp"),
             ({"norm": "layrnorm"}, "did you mean 'layernorm'"),
             ({"heads": 3}, "3 heads do not divide the width 16"),
