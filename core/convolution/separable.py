@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from core.attention import Capabilities, Mixer
 from core.errors import InputError
+from core.feedforward import StarReLU
 from core.kernels import depthwise_conv1d
 
 
@@ -41,7 +41,7 @@ class SeparableConvolution(Mixer):
     torch.Size([2, 7, 8])
     """
 
-    parameter_roles: ClassVar[Mapping[str, str]] = {"taps": "matrix", "gain": "gain", "shift": "bias"}
+    parameter_roles: ClassVar[Mapping[str, str]] = {"taps": "matrix"}
     capabilities = Capabilities(causal=True, packed=True, masked=True)
 
     def __init__(self, width: int, *, kernel: int = 7, causal: bool = False) -> None:
@@ -50,7 +50,7 @@ class SeparableConvolution(Mixer):
             raise InputError(f"the kernel must be odd, not {kernel}", where="separable convolution")
         self.kernel, self.causal = kernel, causal
         self.pointwise_in = nn.Linear(width, 2 * width, bias=False)
-        self.gain, self.shift = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
+        self.activation = StarReLU()
         self.taps = nn.Parameter(torch.empty(2 * width, 1, kernel))
         self.pointwise_out = nn.Linear(2 * width, width, bias=False)
         nn.init.uniform_(self.taps, -1 / math.sqrt(kernel), 1 / math.sqrt(kernel))
@@ -61,8 +61,7 @@ class SeparableConvolution(Mixer):
         self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None, pair_mask: Bool[Tensor, "*B N N"] | None
     ) -> Float[Tensor, "B N D"]:
         """Convolve within each sequence."""
-        h = self.pointwise_in(x)
-        h = (self.gain * F.relu(h).square() + self.shift).to(h.dtype)
+        h = self.activation(self.pointwise_in(x))
         if mask is not None:
             h = h.masked_fill(~mask[:, :, None], 0.0)
         left = self.kernel - 1 if self.causal else self.kernel // 2

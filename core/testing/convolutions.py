@@ -46,7 +46,7 @@ def separable(module: Any, x: Tensor, mask: Tensor | None, pair_mask: Tensor | N
     rows = []
     for b in range(x.shape[0]):
         h = linear(module.pointwise_in, x[b])
-        h = module.gain.double() * (h * (h > 0)) ** 2 + module.shift.double()
+        h = module.activation.scale.double() * (h * (h > 0)) ** 2 + module.activation.bias.double()
         real = [True] * len(h) if mask is None else mask[b].tolist()
         for i in range(len(h)):
             met = [tap for tap in range(module.kernel) if 0 <= i + tap - reach < len(h) and real[i + tap - reach]]
