@@ -1,4 +1,5 @@
 import ast
+import importlib
 import importlib.metadata
 import importlib.util
 import subprocess
@@ -65,9 +66,39 @@ def test_only_verbs_that_exist_are_listed(fake, capsys):
     assert "predict" not in out
 
 
+def test_studies_are_listed_and_list_the_tasks(capsys):
+    assert cli.main([]) == 0
+    out = capsys.readouterr().out
+    for name, line in cli.STUDIES.items():
+        assert f"  {name}" in out
+        assert line in out
+        assert cli.main([name]) == 0
+        listed = capsys.readouterr().out
+        assert f"manyformer {name} TASK" in listed
+        assert all(task in listed for task in cli.TASKS)
+
+
+@pytest.mark.parametrize("name", cli.STUDIES)
+def test_a_study_gets_the_application_and_the_rest_of_the_line(name, fake, tmp_path, monkeypatch, capsys):
+    import core.study
+
+    (tmp_path / "fake_task" / "application.py").write_text("APPLICATION = 'an application'\n")
+    monkeypatch.setattr(core.study, name, lambda *given: cli.say(str(given)))
+    assert cli.main([name, fake, "--out", "x", "--help"]) == 0
+    assert capsys.readouterr().out == "('an application', ['--out', 'x', '--help'])\n"
+
+
+@pytest.mark.parametrize("name", cli.TASKS)
+def test_each_task_has_an_application_of_its_name(name):
+    application = importlib.import_module(f"{cli.TASKS[name].module}.application").APPLICATION
+    assert application.name == name
+
+
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
+        (["compare", "tabluar"], "error: manyformer compare: 'tabluar' is not a task; did you mean 'tabular'?\n"),
+        (["comapre"], "error: manyformer: 'comapre' is not a task; did you mean 'compare'?\n"),
         (["tabluar"], "error: manyformer: 'tabluar' is not a task; did you mean 'tabular'?\n"),
         (["--tabular"], "error: manyformer: '--tabular' is not a task; did you mean 'tabular'?\n"),
         (["fake", "trian"], "error: manyformer fake: 'trian' is not a verb; did you mean 'train'?\n"),
@@ -82,8 +113,9 @@ def test_unknown_names_offer_the_nearest(argv, line, fake, capsys):
 
 def test_a_missing_extra_is_named(fake, monkeypatch, capsys):
     monkeypatch.setitem(cli.TASKS, "fake", cli.Task("fake_task", "fakes", ("no_such_module",), "a fake"))
-    assert cli.main([fake, "train"]) == 2
-    assert capsys.readouterr().err == 'error: no_such_module is not installed; pip install "manyformer[fakes]"\n'
+    for argv in ([fake, "train"], ["compare", fake], ["tune", fake]):
+        assert cli.main(argv) == 2
+        assert capsys.readouterr().err == 'error: no_such_module is not installed; pip install "manyformer[fakes]"\n'
 
 
 def test_version(capsys):
