@@ -34,23 +34,36 @@ def build(layout: Layout, width: int) -> Stack:
     """
     order: list[int] = []
     unique: list[Entry] = []
-    shared: dict[str, int] = {}
+    first_of: dict[str, int] = {}
     for entry in flatten(layout):
-        if entry.share is not None and entry.share in shared:
-            index = shared[entry.share]
-            if unique[index] != entry:
-                raise InputError(f"entries that share the key {entry.share!r} differ", where="layout")
-        else:
-            index = len(unique)
-            unique.append(entry)
-            if entry.share is not None:
-                shared[entry.share] = index
-        order.append(index)
-    return Stack(width, unique, [_sublayer(entry, width) for entry in unique], order)
+        first = None if entry.share is None else first_of.get(entry.share)
+        if first is not None:
+            _check_shared(unique[first], entry)
+        if first is not None and entry.share_norms:
+            order.append(first)
+            continue
+        if entry.share is not None:
+            first_of.setdefault(entry.share, len(unique))
+        order.append(len(unique))
+        unique.append(entry)
+    sublayers: list[Residual] = []
+    for index, entry in enumerate(unique):
+        first = index if entry.share is None else first_of[entry.share]
+        sublayers.append(_sublayer(entry, width, sublayers[first].block if first < index else None))
+    return Stack(width, unique, sublayers, order)
 
 
-def _sublayer(entry: Entry, width: int) -> Residual:
-    """The residual sublayer of one entry."""
+def _check_shared(first: Entry, entry: Entry) -> None:
+    """Entries with one key agree in what they share."""
+    same = first == entry
+    if not (first.share_norms or entry.share_norms):
+        same = (first.kind, first.name, first.options) == (entry.kind, entry.name, entry.options)
+    if not same:
+        raise InputError(f"entries that share the key {entry.share!r} differ", where="layout")
+
+
+def _sublayer(entry: Entry, width: int, block: nn.Module | None) -> Residual:
+    """The residual sublayer of one entry, around ``block`` or one of its own."""
     where = f"layout, {entry.kind} {entry.name!r}"
     _known(entry.kind, TABLES, "kind", "layout")
     _known(entry.name, TABLES[entry.kind], entry.kind, "layout")
@@ -58,10 +71,12 @@ def _sublayer(entry: Entry, width: int) -> Residual:
     _known(entry.norm, NORMS, "norm", where)
     if not 0.0 <= entry.drop < 1.0:
         raise InputError(f"drop {entry.drop} is outside [0, 1)", where=where)
-    block = construct(TABLES[entry.kind][entry.name], width, entry.options, where)
+    if entry.scale and not entry.share_norms:
+        raise InputError("a block that is shared without its norms takes no input scale", where=where)
+    block = block or construct(TABLES[entry.kind][entry.name], width, entry.options, where)
     norms = [norm_named(entry.norm, width, entry.norm_options, where) for _ in range(NORM_COUNTS[entry.placement])]
     scale = InputScale(width) if entry.scale else None
-    return Residual(block, entry.placement, *norms, drop=entry.drop, scale=scale)
+    return Residual(block, entry.placement, *norms, drop=entry.drop, scale=scale, factor=entry.factor)
 
 
 def _known(name: str, table: Mapping[str, Any], what: str, where: str) -> None:

@@ -26,8 +26,11 @@ class Entry:
         drop: dropout on what the sublayer adds to the stream.
         share: entries with equal keys are one sublayer, its norms included, and must be equal in everything. A repeated
             entry with a key is therefore a loop over the same weights; one without gets new weights each time.
+        share_norms: False shares the block alone: each entry has its own norms, and need be equal in kind, name and
+            options only.
         norm_options: the norm's constructor arguments besides the width.
         scale: learned scale and shift of what the block reads, see ``core.layout.scale``.
+        factor: of what the sublayer adds to the stream.
 
     >>> Entry("mixer", "softmax", {"heads": 8}).placement
     'pre'
@@ -42,6 +45,8 @@ class Entry:
     share: str | None = None
     norm_options: Mapping[str, Any] = field(default_factory=dict)
     scale: bool = False
+    factor: float = 1.0
+    share_norms: bool = True
 
 
 @dataclass(frozen=True)

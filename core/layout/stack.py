@@ -10,12 +10,16 @@ from torch import Tensor, nn
 
 from core.layout.entries import Entry
 from core.layout.residual import Residual
+from core.norm import Norm
 from core.sequence import Ragged
 
 
 @dataclass(frozen=True)
 class Description:
-    """What :meth:`Stack.describe` says about one applied sublayer; reused weights count as 0 ``parameters``."""
+    """What :meth:`Stack.describe` says about one applied sublayer; reused weights count as 0 ``parameters``.
+
+    ``shared`` says that its block came before.
+    """
 
     kind: str
     name: str
@@ -26,7 +30,9 @@ class Description:
 
     def __str__(self) -> str:
         norm = "no norm" if self.placement == "none" else f"{self.placement} {self.norm}"
-        count = "shared" if self.shared else f"{self.parameters:,} parameters"
+        count = f"{self.parameters:,} parameters"
+        if self.shared:
+            count = f"block shared, {count}" if self.parameters else "shared"
         return f"{self.kind} {self.name}, {norm}, {count}"
 
 
@@ -48,6 +54,7 @@ class Stack(nn.Module):
         super().__init__()
         self.width, self.entries, self.order = width, tuple(entries), tuple(order)
         self.sublayers = nn.ModuleList(sublayers)
+        self._reads_mask = tuple(bool(getattr(sublayer.block, "reads_mask", False)) for sublayer in sublayers)
 
     def forward(
         self,
@@ -59,16 +66,22 @@ class Stack(nn.Module):
     ) -> Float[Tensor, "*tokens D"]:
         """Apply the sublayers to ``x (B,N,D)``, or to packed rows ``(total,D)`` with ``offsets``.
 
-        ``mask``, ``pair_mask`` and ``offsets`` are those of ``core.attention.Mixer``. Mixers get all, norms the mask.
+        ``mask``, ``pair_mask`` and ``offsets`` are those of ``core.attention.Mixer``. Mixers get all of it; norms get
+        the mask, and so do feed-forwards that read it.
         """
         if offsets is not None and not isinstance(offsets, Ragged):
             offsets = Ragged.from_offsets(offsets, total=x.shape[0])
+        if offsets is not None and mask is None and pair_mask is None and self._goes_by_sequences():
+            return offsets.pack(self(offsets.unpack(x), mask=offsets.mask))
         padding = None if mask is None else ~mask[:, :, None]
         context = {"mask": mask, "pair_mask": pair_mask, "offsets": offsets}
         stream = x if padding is None else x.masked_fill(padding, 0.0)
+        sublayers = list(self.sublayers)
         for index in self.order:
-            is_mixer = self.entries[index].kind == "mixer"
-            stream = self.sublayers[index](stream, norm_mask=mask, **(context if is_mixer else {}))
+            given = (
+                context if self.entries[index].kind == "mixer" else {"mask": mask} if self._reads_mask[index] else {}
+            )
+            stream = sublayers[index](stream, norm_mask=mask, **given)
         return stream if padding is None else stream.masked_fill(padding, 0.0)
 
     def describe(self) -> tuple[Description, ...]:
@@ -79,13 +92,19 @@ class Stack(nn.Module):
         ...     str(line)
         'mixer softmax, pre layernorm, 304 parameters'
         """
-        lines, seen = [], set()
+        lines: list[Description] = []
+        seen: set[int] = set()
         for index in self.order:
-            entry, shared = self.entries[index], index in seen
-            count = 0 if shared else sum(p.numel() for p in self.sublayers[index].parameters())
+            entry, sublayer = self.entries[index], self.sublayers[index]
+            count = sum(p.numel() for p in sublayer.parameters() if id(p) not in seen)
+            shared = id(sublayer.block) in seen
             lines.append(Description(entry.kind, entry.name, entry.norm, entry.placement, count, shared))
-            seen.add(index)
+            seen |= {id(sublayer.block), *map(id, sublayer.parameters())}
         return tuple(lines)
+
+    def _goes_by_sequences(self) -> bool:
+        """Whether a norm must be told where sequences begin, which packed rows do not say."""
+        return any(isinstance(module, Norm) and module.by_sequence for module in self.modules())
 
     def parameter_count(self) -> int:
         """Numbers in all parameters, shared ones counted once."""

@@ -265,6 +265,8 @@ def test_layouts_are_plain_data() -> None:
         "share": None,
         "norm_options": {},
         "scale": False,
+        "factor": 1.0,
+        "share_norms": True,
     }
     assert [entry["name"] for entry in plain[0]["entries"]] == ["mlp", "softmax"]
 
@@ -310,3 +312,11 @@ def test_building_follows_the_seed_and_an_empty_layout_does_nothing() -> None:
     assert not torch.equal(states[0], states[2])
     x = draw(2, 3, WIDTH)
     assert torch.equal(build((), WIDTH)(x), x)
+
+
+def test_packed_rows_reach_a_norm_of_sequences_as_sequences() -> None:
+    stack = randomised(build((dataclasses.replace(MIX, norm="groupnorm"), MLP), WIDTH))
+    rows, lengths = draw(9, WIDTH), [4, 0, 5]
+    y = stack(rows, offsets=torch.tensor([0, 4, 4, 9]))
+    wanted = torch.cat([stack(piece[None])[0] for piece in rows.split(lengths)])
+    torch.testing.assert_close(y, wanted, rtol=1e-10, atol=1e-11)
