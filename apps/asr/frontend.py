@@ -48,7 +48,7 @@ def separable_front(
         return _layers(*tensors)
     if torch.is_autocast_enabled("cpu"):
         tensors = tuple(tensor.to(torch.get_autocast_dtype("cpu")) for tensor in tensors)
-    return cast(Tensor, _InPieces.apply(*tensors))
+    return cast(Tensor, _InPieces.apply(*tensors)) if torch.is_grad_enabled() else _in_pieces(*tensors)
 
 
 def _separable(taps: Tensor, dense: Tensor, depthwise: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,14 +72,20 @@ def _pieces(taps: Tensor, width: int) -> Iterator[tuple[slice, slice]]:
         yield slice(start, stop), slice(2 * start, 2 * stop + 1)
 
 
+def _in_pieces(taps: Tensor, *parameters: Tensor) -> Tensor:
+    """z, some rows at a time."""
+    batch, rows, bins, _ = taps.shape
+    width = len(parameters[0])
+    z = taps.new_empty(batch, (rows - 1) // 2, (bins - 1) // 2, width)
+    for made, read in _pieces(taps, width):
+        z[:, made] = _layers(taps[:, read], *parameters)
+    return z
+
+
 class _InPieces(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor) -> Tensor:
-        taps, width = tensors[0], len(tensors[1])
-        batch, rows, bins, _ = taps.shape
-        z = taps.new_empty(batch, (rows - 1) // 2, (bins - 1) // 2, width)
-        for made, read in _pieces(taps, width):
-            z[:, made] = _layers(taps[:, read], *tensors[1:])
+        z = _in_pieces(*tensors)
         ctx.save_for_backward(*tensors, z)
         return z
 

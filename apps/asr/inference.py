@@ -57,7 +57,8 @@ def _in_one_piece(model: Squeezeformer, dtype: torch.dtype | None) -> Squeezefor
     kinds = [dtype or tensor.dtype for tensor in tensors]
     sizes = [tensor.numel() * kind.itemsize for tensor, kind in zip(tensors, kinds, strict=True)]
     places = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes]
-    pieces = torch.empty(sum(places), dtype=torch.uint8, device=tensors[0].device).split(places)
+    whole = torch.empty(sum(places), dtype=torch.uint8, device=tensors[0].device)
+    pieces = torch.split(whole, places)
     placed: dict[int, object] = {}
     for tensor, kind, size, piece in zip(tensors, kinds, sizes, pieces, strict=True):
         copied = piece[:size].view(kind).view(tensor.shape).copy_(tensor.detach())

@@ -10,7 +10,8 @@ public code has it, of Squeezeformer (arXiv 2206.00888, github.com/kssteven418/S
 Shapes: projected positions ``(H,2N-1,D/H)``, rows in the order r = N-1, ..., 0, ..., -(N-1): keys of the past first.
 Raw scores ``R (...,N,2N-1)`` become ``S_ij = R[i, N-1-i+j]``: the relative shift, a view of the same memory.
 
-The scores are computed by :mod:`core.attention.blocked` or, where that has nothing to save, as written.
+The scores are computed by :mod:`core.attention.rows` where no gradient is wanted, by :mod:`core.attention.blocked`
+otherwise or, where that has nothing to save, as written.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
+from weakref import WeakValueDictionary
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from core.attention.base import Capabilities, Mixer
 from core.attention.blocked import blocked_attention, in_one_block
 from core.attention.headed import check_heads
+from core.attention.rows import attention_by_rows, faster_without_gradients
 from core.attention.softmax import allowed_keys, attend
 from core.initialisation import uniform_fan_in_
 
@@ -102,6 +106,10 @@ def relative_attention(
     [2.0, 1.5]
     """
     scale = 1 / math.sqrt(q.shape[-1])
+    if dropout == 0.0 and faster_without_gradients(q, k, v, positions, content_bias, position_bias):
+        content, position = (q + bias.to(q.dtype)[:, None] for bias in (content_bias, position_bias))
+        allowed = allowed_keys(key_mask, pair_mask, causal, q)
+        return attention_by_rows(content, position, k, v, positions, allowed, scale)
     q = q * scale
     content = q + (content_bias * scale).to(q.dtype)[:, None]
     position = q + (position_bias * scale).to(q.dtype)[:, None]
@@ -157,7 +165,7 @@ class RelativeAttention(Mixer):
         for linear in (self.qkv, self.position, self.out):
             uniform_fan_in_(linear)
         self._kept: _Kept | None = None
-        self._sinusoids: Tensor | None = None
+        self._sinusoids: _Sinusoids | None = None
 
     def mix(
         self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None, pair_mask: Bool[Tensor, "*B N N"] | None
@@ -181,7 +189,7 @@ class RelativeAttention(Mixer):
 
     def train(self, mode: bool = True) -> RelativeAttention:
         """As of every module; forgets the kept positions."""
-        self._kept = None
+        self._kept = self._sinusoids = None
         return super().train(mode)
 
     def input_maps(self) -> Sequence[nn.Linear]:
@@ -194,39 +202,69 @@ class RelativeAttention(Mixer):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RelativeAttention:
         # A change of device or dtype replaces the weight's data and leaves its version.
-        self._kept = None
+        self._kept = self._sinusoids = None
         return cast(RelativeAttention, super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
 
     def _positions(self, q: Tensor) -> Tensor:
         """W_p p(r) for queries ``q (B,H,N,D/H)``: ``(H,2N-1,D/H)``."""
         n, weight = q.shape[2], self.position.weight
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or weight.is_inference():
-            return self._project(self._sinusoids_of(n))
+            return self._project(self._sinusoids_of(n, -(-n // _GROWTH) * _GROWTH, weight.dtype))
         kept = self._kept
         if kept is None or not kept.serves(weight, q):
-            kept = _Kept(weight, weight._version, self._project(self._new_sinusoids(n)))
+            # In float32 at least, rounded once. Not in advance for longer ones: it is memory that counts here.
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            kept = _Kept(weight, weight._version, self._project(self._sinusoids_of(n, n, wide)).to(q.dtype))
             self._kept = kept if type(kept.table) is Tensor else None
         return _middle(kept.table, n)
 
     def _project(self, sinusoids: Tensor) -> Tensor:
-        projected: Tensor = self.position(sinusoids)
+        weight = self.position.weight
+        same = sinusoids.dtype == weight.dtype
+        projected: Tensor = self.position(sinusoids) if same else F.linear(sinusoids, weight.to(sinusoids.dtype))
         return projected.view(sinusoids.shape[0], self.heads, self.width // self.heads).transpose(0, 1)
 
-    def _new_sinusoids(self, n: int) -> Tensor:
-        weight = self.position.weight
-        return relative_positions(n, self.width, dtype=weight.dtype, device=weight.device)
-
-    def _sinusoids_of(self, n: int) -> Tensor:
-        """p(r), kept for the longest sequence so far: half the cost of the projected positions is here."""
+    def _sinusoids_of(self, n: int, longest: int, dtype: torch.dtype) -> Tensor:
+        """p(r) for n tokens, of a table for ``longest`` that the layers of this width share."""
         weight, table = self.position.weight, self._sinusoids
         if torch.compiler.is_compiling():
-            return self._new_sinusoids(n)
-        if table is None or 2 * n - 1 > len(table) or (table.dtype, table.device) != (weight.dtype, weight.device):
-            # Made in inference mode, it could never be trained with.
-            with torch.inference_mode(False):
-                table = self._new_sinusoids(-(-n // _GROWTH) * _GROWTH)
-            self._sinusoids = table if type(table) is Tensor else None
-        return _middle(table, n)
+            return relative_positions(n, self.width, dtype=dtype, device=weight.device)
+        if table is None or not table.serves(n, dtype, weight.device):
+            table = _shared(longest, self.width, weight, dtype)
+            self._sinusoids = table if type(table.rows) is Tensor else None
+        return _middle(table.rows, n)
+
+
+class _Sinusoids:
+    """A table of p(r); a copy of a layer holds the same one."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+
+    def serves(self, n: int, dtype: torch.dtype, device: torch.device) -> bool:
+        """Whether it is long enough for n tokens and of this kind."""
+        return 2 * n - 1 <= len(self.rows) and (self.rows.dtype, self.rows.device) == (dtype, device)
+
+    def __deepcopy__(self, memo: object) -> _Sinusoids:
+        return self
+
+
+# Each lives as long as a layer holds it.
+_SHARED: WeakValueDictionary[tuple[int, torch.dtype, torch.device], _Sinusoids] = WeakValueDictionary()
+
+
+def _shared(n: int, width: int, weight: Tensor, dtype: torch.dtype) -> _Sinusoids:
+    """The table for n tokens or more that other layers hold, or a new one; tensors that stand for others share none."""
+    key = (width, dtype, weight.device)
+    plain = type(weight.detach()) is Tensor
+    found = _SHARED.get(key) if plain else None
+    if found is None or not found.serves(n, dtype, weight.device):
+        # Made in inference mode, it could never be trained with.
+        with torch.inference_mode(False):
+            found = _Sinusoids(relative_positions(n, width, dtype=dtype, device=weight.device))
+        if plain:
+            _SHARED[key] = found
+    return found
 
 
 @dataclass(frozen=True)
@@ -250,4 +288,6 @@ class _Kept:
 def _middle(table: Tensor, n: int) -> Tensor:
     """The rows of n tokens in a table for as many or more: offsets n-1 to -(n-1)."""
     longest = (table.shape[-2] + 1) // 2
+    if longest == n:
+        return table
     return table[..., longest - n : longest + n - 1, :]

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -82,11 +83,12 @@ class ConvolutionModule(Mixer):
         self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None, pair_mask: Bool[Tensor, "*B N N"] | None
     ) -> Float[Tensor, "B N D"]:
         """Convolve within each sequence."""
+        alone = not torch.is_grad_enabled()  # nobody wants again what is computed here
         h = self.pointwise_in(x)
-        h = F.silu(h) if self.activation == "swish" else F.glu(h)
+        h = F.silu(h, inplace=alone) if self.activation == "swish" else F.glu(h)
         if mask is not None:
             h = h.masked_fill(~mask[:, :, None], 0.0)
-        y: Tensor = self.pointwise_out(F.silu(self.norm(self.depthwise(h), mask)))
+        y: Tensor = self.pointwise_out(F.silu(self.norm(self.depthwise(h), mask), inplace=alone))
         return y
 
     def input_maps(self) -> Sequence[nn.Linear]:

@@ -74,7 +74,10 @@ def depthwise_conv1d(
     both = min(left, right) if x.shape[1] else 0
     if left != both or right != both:
         x = F.pad(x, (0, 0, left - both, right - both))
-    y: Tensor = _ChannelsLast.apply(x.contiguous(), weight, bias, stride, both)
+    x = x.contiguous()
+    if not torch.is_grad_enabled():  # a function with its own gradient costs as much as 50 tokens
+        return _convolve(x, weight, bias, stride, both)
+    y: Tensor = _ChannelsLast.apply(x, weight, bias, stride, both)
     return y
 
 
@@ -103,12 +106,12 @@ def _is_empty(x: Tensor, weight: Tensor, left: int, right: int) -> bool:
 
 def _row(x: Tensor) -> Tensor:
     """``(B,T,C)`` seen as ``(B,C,1,T)``."""
-    return x.transpose(1, 2)[:, :, None]
+    return x.transpose(1, 2).unsqueeze(2)  # half the time of an index
 
 
 def _column(x: Tensor) -> Tensor:
     """``(B,T,C)`` seen as ``(B,C,T,1)``."""
-    return x.transpose(1, 2)[..., None]
+    return x.transpose(1, 2).unsqueeze(3)
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
@@ -117,8 +120,8 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, paddi
     if x.element_size() == 2 and channels <= _FEW_CHANNELS:
         y = F.conv2d(_column(x), weight[..., None], bias, (stride, 1), (padding, 0), groups=channels)
         return y[..., 0].transpose(1, 2)
-    y = F.conv2d(_row(x), weight[:, :, None], bias, (1, stride), (0, padding), groups=channels)
-    return y[:, :, 0].transpose(1, 2)
+    y = F.conv2d(_row(x), weight.unsqueeze(2), bias, (1, stride), (0, padding), groups=channels)
+    return y.squeeze(2).transpose(1, 2)
 
 
 class _ChannelsLast(torch.autograd.Function):

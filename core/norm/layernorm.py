@@ -41,6 +41,8 @@ class LayerNorm(Norm):
         """Normalise every token of ``x (...,D)`` by itself; ``mask`` is not used."""
         if self.weight is None:
             return F.layer_norm(x, (self.width,), eps=self.eps)
+        if x.dtype == self.weight.dtype:
+            return F.layer_norm(x, (self.width,), self.weight, self.bias, self.eps).to(x.dtype)
         # float32 parameters serve bfloat16 activations without being rounded to them.
         kind = torch.promote_types(x.dtype, self.weight.dtype)
         bias = None if self.bias is None else self.bias.to(kind)

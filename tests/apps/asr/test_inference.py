@@ -99,3 +99,16 @@ def test_all_weights_lie_in_one_piece_of_their_own(dtype):
     assert {tensor.untyped_storage().data_ptr() for tensor in model.parameters()}.isdisjoint(
         tensor.untyped_storage().data_ptr() for tensor in tensors
     )
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("lengths", [[41, 41], [41, 23]])
+def test_a_second_call_gives_the_same_and_no_call_changes_weights_or_features(dtype, lengths):
+    folded, x, counts = for_inference(random_model(), dtype), torch.randn(2, 41, 8), torch.tensor(lengths)
+    weights, features = copy.deepcopy(folded.state_dict()), x.clone()
+    with torch.inference_mode():
+        first, again = folded(x, counts)[0], folded(x, counts)[0]
+    for row, n in enumerate(folded.output_lengths(counts).tolist()):
+        assert torch.equal(first[row, :n], again[row, :n])
+    assert torch.equal(x, features)
+    assert all(torch.equal(value, weights[name]) for name, value in folded.state_dict().items())

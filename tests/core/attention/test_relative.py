@@ -1,5 +1,6 @@
 import copy
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from core.attention import RelativeAttention, blocked, relative_attention, relative_positions, relative_shift
+from core.attention import rows as by_rows
 from core.errors import InputError
 from core.optim.routing import route
 from core.testing.cases import MixerCase
@@ -90,6 +92,41 @@ def test_any_block_gives_the_double_loop(d: int, masks: str, block: int) -> None
     torch.testing.assert_close(y, wanted, rtol=1e-10, atol=1e-11)
     for got, true in zip(grads, torch.autograd.grad((wanted * factor).sum(), list(given.values())), strict=True):
         torch.testing.assert_close(got, true, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("masks", ["none", "keys", "pairs", "causal", "empty"])
+@pytest.mark.parametrize(("scores", "rows"), [(1, 1), (1, 4), (1, 11), (300, 4), (1 << 20, 80)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_without_gradients_any_rows_give_the_same(masks: str, scores: int, rows: int, batch: int) -> None:
+    heads, n, d = 2, 11, 3
+    q, k, v, table, u, w = tensors(heads, d, n).values()
+    q, k, v = (tensor[:batch] for tensor in (q, k, v))
+    options: dict[str, Tensor | bool] = {"causal": masks == "causal"}
+    if masks == "keys":
+        options["key_mask"] = draw_mask(batch, n)
+    if masks == "pairs":
+        options["pair_mask"] = draw_mask(batch, n, n)
+    if masks == "empty":
+        options["key_mask"] = (torch.arange(n) < torch.tensor([n, 4, 0])[:, None])[-batch:]
+    wanted = relative_attention(q, k, v, table, content_bias=u, position_bias=w, **options)  # type: ignore[arg-type]
+    given = [tensor.detach().clone() for tensor in (q, k, v, table, u, w)]
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(by_rows, "_SCORES", scores)
+        patch.setattr(by_rows, "_ROWS", rows)
+        assert by_rows.faster_without_gradients(q, k)
+        y = relative_attention(q, k, v, table, content_bias=u, position_bias=w, **options)  # type: ignore[arg-type]
+    torch.testing.assert_close(y, wanted.detach(), rtol=1e-10, atol=1e-11)
+    assert all(torch.equal(*pair) for pair in zip(given, (q, k, v, table, u, w), strict=True))
+
+
+def test_where_gradients_are_wanted_or_sixteen_bits_are_slow_rows_are_not_taken() -> None:
+    leaf, other = draw(1, 2, 40, 3).requires_grad_(), draw(1, 2, 40, 3)
+    assert not by_rows.faster_without_gradients(other, leaf)
+    assert by_rows.faster_without_gradients(other, other)
+    with torch.no_grad():
+        assert by_rows.faster_without_gradients(leaf, other)
+        assert by_rows.faster_without_gradients(other.bfloat16())
+        assert not by_rows.faster_without_gradients(draw(2, 2, 40, 3).bfloat16())
 
 
 CHECKS = ("ignores_padding", "keeps_sequences_apart", "takes_packed_rows", "is_causal_when_asked")
@@ -186,6 +223,33 @@ def test_kept_positions_are_made_once_and_grow(monkeypatch: pytest.MonkeyPatch) 
         assert made == wanted
     mixer(draw(1, 9, 6))
     assert made[-1] == 9  # with gradients nothing is kept
+
+
+def test_layers_share_one_table_of_sinusoids_which_dies_with_them() -> None:
+    first, second = (RelativeAttention(10, 2) for _ in range(2))
+    x = draw(1, 300, 10, dtype=torch.float32)
+    first(x)
+    second(x[:, :9])
+    assert first._sinusoids is second._sinusoids is copy.deepcopy(second)._sinusoids
+    assert first._sinusoids is not None
+    gone = weakref.ref(first._sinusoids)
+    del first
+    second.eval()
+    assert gone() is None
+    with torch.no_grad():
+        second(x[:, :7])
+    assert second._sinusoids is not None
+    assert len(second._sinusoids.rows) == 2 * 7 - 1  # in inference, no longer than needed
+
+
+def test_in_sixteen_bits_kept_positions_are_rounded_once() -> None:
+    mixer, n = RelativeAttention(12, 2).to(torch.bfloat16).eval(), 30
+    with torch.no_grad():
+        mixer(draw(1, n, 12).bfloat16())
+    kept = mixer._kept
+    assert kept is not None
+    wanted = relative_positions(n, 12, dtype=torch.float64) @ mixer.position.weight.double().T
+    assert torch.equal(kept.table, wanted.to(torch.bfloat16).view(-1, 2, 6).transpose(0, 1))
 
 
 def test_what_is_kept_is_no_state_and_survives_a_copy() -> None:
