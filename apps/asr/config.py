@@ -36,8 +36,13 @@ class ModelConfig:
     any length, and read in both directions."""
     position: Literal["none", "rotary", "alibi"] = "none"
     """Positions of a mixer that lets them be chosen ("softmax", "topk", "nala")."""
-    feedforward: Literal["mlp", "glu"] = "mlp"
-    """``mlp``: two layers with Swish, the published one; ``glu``: gated by Swish, with as many weights."""
+    block: Literal["squeezeformer", "macaron"] = "squeezeformer"
+    """Order of a block: the published one, or Conformer's with half steps of feed-forward at both ends."""
+    feedforward: str = "mlp"
+    """Feed-forward, a name in ``core.feedforward.FEEDFORWARDS``. ``mlp``: two layers with Swish, the published one;
+    ``glu`` and ``activator``: gated, with as many weights; ``experts``: four of them, two for each token."""
+    nested: tuple[float, ...] = ()
+    """Shares of a feed-forward's hidden units, of which each step trains one (``mlp`` and ``glu``); none trains all."""
     norm: str = "layernorm"
     """Norm of the sublayers, a name in ``core.norm.NORMS``."""
     norm_eps: float = 1e-3

@@ -8,8 +8,9 @@ Source: Kim et al., "Squeezeformer: An Efficient Transformer for Automatic Speec
     x = blocks[k :](x + recover(y));  logits = head(x)         40 ms
 
 A block is four sublayers, each y = norm(x + dropout(f(a * x + b))), with f attention over relative positions, a
-feed-forward, a convolution module and another feed-forward; a and b in R^D are learned. The head reads the last
-sublayer as it is. Everything sees the whole recording: the model is not for streams.
+feed-forward, a convolution module and another feed-forward; a and b in R^D are learned. ``block="macaron"`` has the
+order of Conformer (arXiv 2005.08100): half a feed-forward, attention, convolution, half a feed-forward. The head reads
+the last sublayer as it is. Everything sees the whole recording: the model is not for streams.
 
 Size: L (25 D^2 + 103 D) + 23 D^2 + 32 D + (D + 1) V parameters for 80 bins and V outputs, with the defaults.
 
@@ -20,6 +21,8 @@ sublayer normalises (placements ``pre`` and ``peri``, for ablations) is normalis
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -31,7 +34,7 @@ from apps.asr.initialisation import official_
 from apps.asr.reduction import TimeRecovery, TimeReduction, reduced_length
 from apps.asr.subsampling import Subsampling, subsampled_length
 from core.errors import InputError
-from core.layout import Entry, Repeat, Request, build, mixer_options
+from core.layout import Entry, Repeat, Request, build, feedforward_options, mixer_options
 from core.layout.stack import Stack
 from core.norm import NORMS
 from core.sequence import Ragged
@@ -175,6 +178,9 @@ def _stack(config: ModelConfig, blocks: int) -> Stack:
     feedforward = Entry("feedforward", config.feedforward, _feedforward_options(config), **common)
     attention = Entry("mixer", config.mixer, _mixer_options(config), **common)
     convolution = Entry("mixer", "convolution", _convolution_options(config), **common)
+    if config.block == "macaron":
+        half = replace(feedforward, factor=0.5)
+        return build((Repeat((half, attention, convolution, half), blocks),), config.width)
     return build((Repeat((attention, feedforward, convolution, feedforward), blocks),), config.width)
 
 
@@ -185,16 +191,18 @@ def _mixer_options(config: ModelConfig) -> dict[str, Any]:
 
 
 def _feedforward_options(config: ModelConfig) -> dict[str, Any]:
-    """Both choices hold 2 * expansion * D^2 weights, the gate's three matrices being narrower."""
-    hidden = config.expansion * config.width
-    if config.feedforward == "glu":
-        hidden = round(2 * hidden / 3)
-    return {"hidden": hidden, "activation": "silu", "dropout": config.dropout}
+    """``mlp``, ``glu`` and ``activator`` hold 2 * expansion * D^2 weights, a gate's three matrices being narrower."""
+    offered = {"activation": "silu", "dropout": config.dropout, "nested": config.nested}
+    options = feedforward_options(config.feedforward, config.expansion * config.width, offered)
+    if config.nested and "nested" not in options:
+        raise InputError(f"{config.feedforward!r} has no sizes in it", where="model.nested", mend="use 'mlp' or 'glu'")
+    return options
 
 
 def _convolution_options(config: ModelConfig) -> dict[str, Any]:
     batch = {"momentum": config.conv_momentum, "masked": config.conv_masked}
-    own = batch if config.conv_norm == "batchnorm" else {}
+    taken = inspect.signature(NORMS[config.conv_norm]).parameters if config.conv_norm in NORMS else {}
+    own = {option: value for option, value in batch.items() if option in taken}
     return {
         "kernel": config.kernel,
         "activation": config.conv_activation,

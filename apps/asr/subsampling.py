@@ -107,7 +107,8 @@ class Subsampling(nn.Module):
         if features.shape[1] < 4:
             z = z[:, :0]
         tokens = self.linear(z.flatten(2)) * math.sqrt(self.width)
-        normed: Tensor = self.norm(self.dropout(tokens))
+        mask = None if lengths is None else Ragged(subsampled_length(lengths), tokens.shape[1]).mask
+        normed: Tensor = self.norm(self.dropout(tokens), mask)
         return normed
 
     def _taps(self, x: Float[Tensor, "B T F"], half: Int[Tensor, "B"] | None) -> Float[Tensor, "B R S 10"]:
@@ -119,6 +120,15 @@ class Subsampling(nn.Module):
         # A row more than the definition's one: slices that never reach the end export for odd T and even.
         padded = F.pad(x.to(self.conv1.weight.dtype), (0, 1, 0, 2))
         taps = [padded[:, i : i + 2 * frames : 2, j : j + 2 * bins : 2] for i in range(3) for j in range(3)]
-        real = zero_padding(torch.stack([*taps, torch.ones_like(taps[0])], dim=-1), half)
         # At least a window, even where no frame is.
-        return F.pad(real, (0, 0, 0, 1, 0, 1 if frames > 1 else 3 - frames))
+        below = 1 if frames > 1 else 3 - frames
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            real = zero_padding(torch.stack([*taps, torch.ones_like(taps[0])], dim=-1), half)
+            return F.pad(real, (0, 0, 0, 1, 0, below))
+        # The same with one array of this size, not two or three.
+        made = padded.new_zeros(x.shape[0], frames + below, bins + 1, 10)
+        inside = made[:, :frames, :bins]
+        torch.stack([*taps, padded.new_ones(()).expand_as(taps[0])], dim=-1, out=inside)
+        if half is not None:
+            inside.masked_fill_(~Ragged(half, frames).mask[:, :, None, None], 0.0)
+        return made

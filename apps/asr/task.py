@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from apps.asr.decoding import greedy
 from apps.asr.metrics import edits, error_rate
 from apps.asr.tokenizer import Tokenizer
+from core.auxiliary import collected
 from core.training import Task
 
 Batch = Mapping[str, Tensor]
@@ -64,8 +65,10 @@ class SpeechTask(Task):
         self.model, self.tokenizer = model, tokenizer
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean over the utterances of a batch, in nats an utterance."""
-        return {"loss": self._losses(batch)[0].mean()}
+        """Mean over the utterances of a batch, in nats an utterance, and what blocks of the model add to it."""
+        with collected() as extra:
+            loss = self._losses(batch)[0].mean()
+        return {"loss": loss + extra.total()}
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Mean loss of an utterance; error rates of words and of characters over the whole split, in percent."""

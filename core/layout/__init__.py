@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from core.layout.build import build
 from core.layout.entries import Entry, Layout, Repeat, flatten
+from core.layout.feedforwards import feedforward_options
 from core.layout.fold import can_fold, fold_scale, fold_scale_, fold_scales
 from core.layout.low_rank import LowRankLinear, break_even_rank, factorise
 from core.layout.mixers import Request, mixer_options
@@ -25,6 +26,7 @@ __all__ = [
     "build",
     "can_fold",
     "factorise",
+    "feedforward_options",
     "flatten",
     "fold_scale",
     "fold_scale_",

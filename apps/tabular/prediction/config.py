@@ -30,7 +30,8 @@ class ModelConfig:
     norm: str = "layernorm"
     """Normalisation, a name in ``core.norm.NORMS``."""
     feedforward: str = "glu"
-    """``glu``: value * tanh(gate), the published one; ``mlp``: two layers with GELU and as many weights."""
+    """Feed-forward, a name in ``core.feedforward.FEEDFORWARDS``. ``glu``: value * tanh(gate), the published one;
+    ``mlp``: two layers with GELU and as many weights; ``experts``: four of those, two for each token."""
     placement: Literal["pre", "post", "peri", "none"] = "pre"
     """Where the norm stands in a block."""
     attention_dropout: float = 0.3

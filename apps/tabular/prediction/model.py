@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from apps.tabular.prediction.config import ModelConfig
 from apps.tabular.prediction.mixing import Mix
 from core.errors import InputError
-from core.layout import Entry, Request, build, mixer_options
+from core.layout import Entry, Request, build, feedforward_options, mixer_options
 from core.norm import NORMS
 
 
@@ -241,6 +241,9 @@ def _pair_mask(importance: Float[Tensor, " N"], config: ModelConfig, *, given: b
 
 
 def _layout(config: ModelConfig, n_features: int) -> tuple[Entry, ...]:
+    if config.mask != "full" and config.norm in NORMS and NORMS[config.norm].by_sequence:
+        why = f"{config.norm!r} reads every feature of a row, which the mask {config.mask!r} forbids"
+        raise InputError(why, where="model.norm", mend="use the mask 'full', or another norm")
     mixer = _mixer_options(config, n_features)
     feedforward = _feedforward_options(config)
     entries: list[Entry] = []
@@ -267,10 +270,8 @@ def _mixer_options(config: ModelConfig, n_features: int) -> dict[str, Any]:
 
 
 def _feedforward_options(config: ModelConfig) -> dict[str, Any]:
-    """Both choices hold 2 D^2 weights."""
+    """``glu``, ``mlp`` and ``activator`` hold 2 D^2 weights, each expert as many."""
     if config.feedforward == "glu":
         gated = {"activation": "tanh", "project": False, "init_scale": config.init_scale}
         return {"hidden": config.width, **gated}
-    if config.feedforward == "mlp":
-        return {"hidden": config.width, "activation": "gelu"}
-    raise InputError(f"no feed-forward {config.feedforward!r}", where="model.feedforward", mend="known: glu, mlp")
+    return feedforward_options(config.feedforward, config.width, {"activation": "gelu"})

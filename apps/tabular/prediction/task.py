@@ -21,6 +21,7 @@ from torch import Tensor
 from apps.tabular.prediction.config import Kind, MixingConfig
 from apps.tabular.prediction.mixing import Mix, draw_mix
 from apps.tabular.prediction.model import ExcelFormer
+from core.auxiliary import collected
 from core.errors import InputError
 from core.training import Task, TensorBatches
 
@@ -97,8 +98,10 @@ class TabularTask(Task):
         """The loss of one training batch, rows mixed as configured."""
         width = self.model.config.width
         mix = draw_mix(self.mixing, len(batch["x"]), self.model.importance, width)
-        outputs = self.model(batch["x"], batch["codes"], mix=mix)
-        return {"loss": mixed_loss(self.kind, outputs, batch["y"], batch["weight"], mix).mean()}
+        with collected() as extra:
+            outputs = self.model(batch["x"], batch["codes"], mix=mix)
+        loss = mixed_loss(self.kind, outputs, batch["y"], batch["weight"], mix).mean()
+        return {"loss": loss + extra.total()}
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Loss and monitored metric of a whole split, by sample weight."""

@@ -196,7 +196,18 @@ class TestTokenizer:
 
 class TestForward:
     @pytest.mark.parametrize(
-        "options", [{}, {"head": "paper"}, {"norm": "rmsnorm", "placement": "peri"}, {"feedforward": "mlp"}], ids=str
+        "options",
+        [
+            {},
+            {"head": "paper"},
+            {"norm": "rmsnorm", "placement": "peri"},
+            {"feedforward": "mlp"},
+            {"feedforward": "experts", "norm": "crmsnorm"},
+            {"feedforward": "memory", "norm": "unifiednorm"},
+            {"feedforward": "activator", "norm": "prepbn"},
+            {"norm": "groupnorm", "mask": "full"},
+        ],
+        ids=str,
     )
     def test_batch_of_many_equals_batches_of_one(self, options):
         model = small(n_outputs=3, **options)
@@ -239,7 +250,8 @@ class TestRefusals:
             ({"mixer": "pooling"}, "'pooling' does not fit the mask 'semi_permeable': it cannot be kept from reading"),
             ({"mixer": "nala", "mask": "reversed"}, "it takes no mask of pairs of tokens; these fit: .*softmax"),
             ({"mixer": "stickbreaking", "mask": "full"}, "it reads earlier tokens alone; these fit: .*softmax"),
-            ({"feedforward": "moe"}, "known: glu, mlp"),
+            ({"feedforward": "moe"}, "no feedforward 'moe'"),
+            ({"norm": "groupnorm"}, "'groupnorm' reads every feature of a row.*use the mask 'full'"),
             ({"norm": "layrnorm"}, "did you mean 'layernorm'"),
             ({"heads": 3}, "3 heads do not divide the width 16"),
             ({"ties": "mutual"}, "no importance was given"),

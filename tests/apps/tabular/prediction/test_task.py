@@ -8,6 +8,7 @@ from apps.tabular.prediction.config import MixingConfig, ModelConfig
 from apps.tabular.prediction.mixing import Mix
 from apps.tabular.prediction.model import ExcelFormer
 from apps.tabular.prediction.task import MONITORS, RowDataset, TabularTask, mixed_loss, row_loss
+from core.auxiliary import collected
 from core.errors import InputError
 
 KINDS = {"binary": 1, "multiclass": 3, "regression": 1}
@@ -158,3 +159,18 @@ def test_input_mixing_refuses_categories():
     model = ExcelFormer(2, 1, ModelConfig(width=8, heads=2, layers=1, category_embedding=True), cardinalities=[0, 3])
     with pytest.raises(InputError, match="category codes are not numbers"):
         TabularTask(model, "binary", MixingConfig(kind="input"))
+
+
+def test_what_blocks_contribute_is_part_of_the_loss():
+    task, batch = task_of("binary", feedforward="experts"), rows("binary")[torch.arange(41)]
+    torch.manual_seed(5)
+    loss = task.training_loss(batch)["loss"]
+    torch.manual_seed(5)
+    with collected() as extra:
+        outputs = task.model(batch["x"], batch["codes"])
+    own = mixed_loss("binary", outputs, batch["y"], batch["weight"], None).mean()
+    assert len(extra.losses) == 1
+    assert float(extra.total().detach()) > 0.009
+    torch.testing.assert_close(loss, own + extra.total())
+    loss.backward()
+    assert bool(task.model.stack.sublayers[1].block.router.weight.grad.any())
