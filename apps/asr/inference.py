@@ -1,7 +1,9 @@
 """The network for recognition only: what training needs is folded into the weights around it.
 
     input scales      W (a * x + b) + c                 into the maps that read the sublayer's input
-    batch norms       s * (w * h + c) + t               into the depth-wise convolution before: w' = s w, c' = s c + t
+    batch norms *     s * (w * h + c) + t               into the depth-wise convolution before: w' = s w, c' = s c + t
+
+* and ``prepbn`` and ``unifiednorm``, which are batch norms in evaluation mode.
 
 Projected positions are kept by relative attention itself, once it is in evaluation mode and runs without gradients.
 Folding is done in float64 and rounded once. The copy's weights lie in one piece of memory, and so does what is made on
@@ -19,7 +21,7 @@ from torch import nn
 from apps.asr.model import Squeezeformer
 from core.convolution import ConvolutionModule
 from core.layout import Residual, can_fold, fold_scale_
-from core.norm import BatchNorm, Identity
+from core.norm import BatchNorm, Identity, PRepBN, UnifiedNorm
 
 # Bytes that the start of every weight is a multiple of, as torch's own allocations are.
 _ALIGNMENT = 64
@@ -46,8 +48,10 @@ def for_inference(model: Squeezeformer, dtype: torch.dtype | None = None) -> Squ
     for module in folded.modules():
         if isinstance(module, Residual) and can_fold(module):
             fold_scale_(module)
-        elif isinstance(module, ConvolutionModule) and isinstance(module.norm, BatchNorm):
-            _fold_norm_(module, module.norm)
+        elif isinstance(module, ConvolutionModule):
+            norm = module.norm.as_batchnorm() if isinstance(module.norm, PRepBN | UnifiedNorm) else module.norm
+            if isinstance(norm, BatchNorm):
+                _fold_norm_(module, norm)
     return _in_one_piece(folded, dtype)
 
 

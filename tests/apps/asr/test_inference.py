@@ -21,7 +21,8 @@ def random_model(**changes: object) -> Squeezeformer:
     model = Squeezeformer(8, 7, replace(TINY, **changes))
     with torch.no_grad():
         for name, value in [*model.named_parameters(), *model.named_buffers()]:
-            value.copy_(torch.rand_like(value) + 0.5 if "var" in name else value + 0.3 * torch.randn_like(value))
+            if value.is_floating_point():
+                value.copy_(torch.rand_like(value) + 0.5 if "var" in name else value + 0.3 * torch.randn_like(value))
     return model.eval()
 
 
@@ -33,6 +34,8 @@ def random_model(**changes: object) -> Squeezeformer:
         {"mixer": "minimal"},  # a scale that cannot be folded stays
         {"feedforward": "glu", "conv_activation": "glu"},
         {"conv_norm": "layernorm"},
+        {"conv_norm": "prepbn", "feedforward": "experts", "norm": "groupnorm"},
+        {"conv_norm": "unifiednorm", "feedforward": "memory", "block": "macaron"},
         {"placement": "pre", "reduce": None},
         {"scale": False},
     ],
