@@ -6,6 +6,8 @@ Definitions, also written into the results file:
 - "Best boosted" is chosen set by set on validation rows, before any test score is looked at.
 - A comparison is won or lost where the 95 % interval of the paired difference leaves out zero, tied otherwise.
 - A method that failed, or was ended at the wall limit, takes the last rank on that set.
+- Ranks and costs are of the methods that have a run on every set of the headline method; another one is compared with
+  it set by set, on those that it has.
 - Error is 1 - AUC, 1 - accuracy or RMSE; the gain is the percentage of the linear baseline's error that is removed.
 - Cost is processor seconds of fitting per point of gain, both averaged over the sets first.
 """
@@ -123,7 +125,9 @@ def _result(runs: Sequence[Run]) -> Result:
 def summarise(sets: Sequence[SetResults], resamples: int) -> dict[str, Any]:
     """Everything that the results file holds besides its provenance."""
     names = [name for name in METHODS if any(name in results.methods for results in sets)]
-    complete = [results for results in sets if set(names) <= set(results.methods)]
+    ours = [results for results in sets if HEADLINE in results.methods] or sets
+    ranked = [name for name in names if all(name in results.methods for results in ours)]
+    complete = [results for results in sets if set(ranked) <= set(results.methods)]
     incomplete = [results.table.name for results in sets if not set(names) <= set(results.methods)]
     small = [results for results in complete if results.table.rows < SMALL_ROWS]
     return {
@@ -131,9 +135,9 @@ def summarise(sets: Sequence[SetResults], resamples: int) -> dict[str, Any]:
         "methods": names,
         "incomplete": incomplete,
         "sets": {results.table.name: describe_set(results, resamples) for results in sets},
-        "ranks": {"small": rank(small, names), "all": rank(complete, names)},
+        "ranks": {"small": rank(small, ranked), "all": rank(complete, ranked)},
         "versus": versus(sets, names, resamples),
-        "cost": cost(complete, names),
+        "cost": cost(complete, ranked),
     }
 
 

@@ -100,6 +100,16 @@ def test_an_incomplete_set_is_in_no_ranking_and_is_named():
     assert len(found["ranks"]["small"]["sets"]) == 2
 
 
+def test_a_method_without_all_of_our_sets_is_in_no_ranking_and_compared_where_it_ran():
+    whole = [results(NOISE), results(NOISE)]
+    more = results(NOISE | {"pytorch_frame": (0.6, 0.6)})
+    found = summary.summarise([*whole, more], resamples=50)
+    assert set(found["ranks"]["all"]["average"]) == set(found["cost"]["methods"]) == set(NOISE)
+    assert len(found["ranks"]["all"]["sets"]) == 3
+    assert found["versus"]["pytorch_frame"]["win"] == 1
+    assert "pytorch_frame" in found["methods"]
+
+
 def test_wins_and_losses_follow_the_direction_of_the_metric():
     found = summary.versus([results(NOISE)], list(NOISE), resamples=200)
     assert {other: row["win"] for other, row in found.items()} == {
