@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from core.clock import untold
 from core.errors import InputError
 from core.feedforward.base import FeedForward
+
+UnitsT = TypeVar("UnitsT", bound="HiddenUnits")
 
 
 class HiddenUnits(FeedForward):
@@ -117,12 +119,12 @@ class HiddenUnits(FeedForward):
         bias = self.up.bias
         return self.up.weight[-self.hidden :], None if bias is None else bias[-self.hidden :]
 
-    def slice(self, count: int) -> Self:
+    def slice(self: UnitsT, count: int) -> UnitsT:
         """A block with the first ``count`` units."""
         self._check_count(count)
         return self._take(torch.arange(count))
 
-    def permute(self, order: Int[Tensor, " units"]) -> Self:
+    def permute(self: UnitsT, order: Int[Tensor, " units"]) -> UnitsT:
         """A block that computes the same, its unit i being unit ``order[i]`` of this one."""
         if sorted(order.tolist()) != list(range(self.hidden)):
             raise InputError(f"not an order of {self.hidden} hidden units", where=type(self).__name__)
@@ -130,14 +132,14 @@ class HiddenUnits(FeedForward):
         taken.nested = self.nested
         return taken
 
-    def prune(self, units: Sequence[int]) -> Self:
+    def prune(self: UnitsT, units: Sequence[int]) -> UnitsT:
         """A block without these units; the others keep their order."""
         gone = set(units)
         if not gone <= set(range(self.hidden)):
             raise InputError(f"there are hidden units 0 to {self.hidden - 1} to prune", where=type(self).__name__)
         return self._take(torch.tensor([unit for unit in range(self.hidden) if unit not in gone], dtype=torch.int64))
 
-    def partition(self, labels: Int[Tensor, " units"]) -> tuple[Self, ...]:
+    def partition(self: UnitsT, labels: Int[Tensor, " units"]) -> tuple[UnitsT, ...]:
         """One block for each label 0, 1, ..., of the units that have it, in order; their results add up to this one's.
 
         The bias of ``down`` is in the first block; in the others it is zero.
@@ -169,7 +171,7 @@ class HiddenUnits(FeedForward):
                 down.bias.copy_(torch.stack([part.projection().bias for part in parts]).sum(0))
         return whole
 
-    def _take(self, units: Tensor) -> Self:
+    def _take(self: UnitsT, units: Tensor) -> UnitsT:
         """A new block with these units, in this order."""
         if len(units) == 0:
             raise InputError("no hidden unit is left", where=type(self).__name__)
@@ -184,7 +186,7 @@ class HiddenUnits(FeedForward):
                 new.bias.copy_(down.bias)
         return taken
 
-    def _empty(self, hidden: int) -> Self:
+    def _empty(self: UnitsT, hidden: int) -> UnitsT:
         """A block like this one of so many units, whose maps are not filled."""
         up, down = self.up, self.projection()
         new_up = _linear_like(up, up.in_features, self.gates * hidden)

@@ -196,6 +196,7 @@ def test_an_input_scale_folds_into_router_and_experts(router: str) -> None:
     torch.testing.assert_close(fold_scales(stack)(x), stack(x), rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.untyped
 def test_roles_and_refusals() -> None:
     roles = {entry.name: entry.role for entry in route(Experts(WIDTH, 5, router="average")).entries}
     assert roles["bias"] == "bias"

@@ -106,6 +106,7 @@ def test_sizes_roles_and_start() -> None:
     assert [Memory(width).first.bits for width in (6, 7, 22, 36, 256)] == [6, 7, 2, 6, 8]
 
 
+@pytest.mark.untyped
 def test_refusals() -> None:
     for options, words in (
         ({"bits": 5}, "5 bits do not divide the width 16"),

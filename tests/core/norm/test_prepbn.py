@@ -142,6 +142,7 @@ def test_a_resumed_training_is_the_unbroken_one() -> None:
     assert all(torch.equal(value, whole.state_dict()[name]) for name, value in second.state_dict().items())
 
 
+@pytest.mark.untyped
 def test_roles_and_refusals() -> None:
     roles = {entry.name: entry.role for entry in route(PRepBN(3)).entries}
     assert roles.pop("alpha") == "gain"
