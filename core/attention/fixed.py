@@ -19,7 +19,7 @@ def restricted_rows(
     mask: Bool[Tensor, "B N"] | None,
     pair_mask: Bool[Tensor, "*B N N"] | None,
     causal: bool,
-) -> Float[Tensor, "*B N N"]:
+) -> Float[Tensor, "*batch N N"]:
     """Positive weights as rows that add up to 1 over the keys that may be read.
 
     >>> import torch

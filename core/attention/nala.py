@@ -46,9 +46,9 @@ Parts = tuple[Tensor, ...]
 
 
 def nala_features(
-    q: Float[Tensor, "*heads N d"], k: Float[Tensor, "*heads N d"], kind: FeatureMap
+    q: Float[Tensor, "*heads N d"], k: Float[Tensor, "*heads M d"], kind: FeatureMap
 ) -> tuple[Parts, Parts]:
-    """The parts of f(q) and of g(k), each of the shape of q.
+    """The parts of f(q) and of g(k), each of the shape of what it is of.
 
     >>> (above, below), _ = nala_features(torch.tensor([[3.0, -4.0]]), torch.zeros(1, 2), "signs")
     >>> bool(above[0, 1] == 0), bool(below[0, 0] == 0)

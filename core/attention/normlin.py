@@ -57,7 +57,7 @@ class NormLin(Mixer):
 
     def rows(
         self, mask: Bool[Tensor, "B N"] | None = None, pair_mask: Bool[Tensor, "*B N N"] | None = None
-    ) -> Float[Tensor, "*B N N"]:
+    ) -> Float[Tensor, "*batch N N"]:
         """A: which part of each position (last axis) every position takes; rows add up to 1."""
         return restricted_rows(F.softplus(self.weight), mask, pair_mask, self.causal)
 

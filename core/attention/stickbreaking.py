@@ -33,7 +33,7 @@ from core.errors import InputError
 from core.kernels import dropout as drop
 
 
-def stick_breaking(logits: Float[Tensor, "*heads N N"], allowed: Bool[Tensor, "*_ N"]) -> Float[Tensor, "*heads N N"]:
+def stick_breaking(logits: Float[Tensor, "*heads N M"], allowed: Bool[Tensor, "*_ M"]) -> Float[Tensor, "*heads N M"]:
     """A of the logits ``l``, in which a key that is not ``allowed`` (past keys only) breaks nothing off.
 
     >>> half = torch.zeros(3, 3)  # every share is one half of what is left

@@ -80,7 +80,7 @@ class LowRankLinear(nn.Module):
         return y
 
 
-def factorise(model: ModuleT, rank: float, names: Sequence[str]) -> ModuleT:
+def factorise(model: ModuleT, rank: int | float, names: Sequence[str]) -> ModuleT:
     """A copy of ``model`` in which the named linear maps have a low rank, where that makes them smaller.
 
     Args:

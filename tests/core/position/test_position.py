@@ -55,6 +55,7 @@ def test_the_bias_is_symmetric_falls_with_the_distance_and_extends() -> None:
     assert torch.equal(bias, bias.mT)
     assert bool((bias.diagonal(dim1=1, dim2=2) == 0).all())
     assert torch.equal(bias[:, 0, :].diff(dim=-1), bias[:, 0, 1:2].expand(3, 8))
+    assert torch.equal(bias[:, 2:, 2:], bias[:, :7, :7])  # of i - j alone
     assert torch.equal(Alibi(3, 4).bias(5, torch.zeros(1, dtype=torch.float64)), bias[:, :5, :5])
 
 
