@@ -38,9 +38,17 @@ def advance(model: nn.Module, step: int, of: int) -> None:
     """
     if step < 0 or of < 1:
         raise InputError(f"no step {step} of {of}", where="advance", mend="0 <= step, 1 <= of")
-    for module in model.modules():
-        if isinstance(module, Stepped):
-            module.at_step(step, of)
+    for module in stepped(model):
+        module.at_step(step, of)
+
+
+def stepped(model: nn.Module) -> list[Stepped]:
+    """The :class:`Stepped` modules of ``model``, itself included: looked for once, where every step is told.
+
+    >>> stepped(nn.Linear(2, 2))
+    []
+    """
+    return [module for module in model.modules() if isinstance(module, Stepped)]
 
 
 def untold(where: str) -> InputError:

@@ -204,6 +204,8 @@ def fingerprint(run: Run) -> dict[str, Any]:
         "precision": settings.precision,
         "ema": settings.ema,
     }
+    if run.stepped:
+        marks["steps in all, which the model follows"] = run.steps
     for number, (group, rate) in enumerate(zip(run.optimizer.param_groups, run.base_rates, strict=True)):
         name = group.get("name", number)
         marks[f"parameters of {name}"] = sum(parameter.numel() for parameter in group["params"])

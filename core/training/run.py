@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.clock import stepped
 from core.errors import InputError, nearest
 from core.norm.pooled import pooled
 from core.training.average import Average
@@ -82,6 +83,7 @@ class Run:
         self._shares = Shares(group, train)
         self._save_next = started + 60 * settings.checkpoint_every_minutes
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        self.stepped, self.steps = stepped(task.model), settings.max_epochs * len(train)
 
     @property
     def _parameters(self) -> list[Tensor]:
@@ -144,6 +146,8 @@ class Run:
         factor = self.schedule(state.step)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
+        for module in self.stepped:
+            module.at_step(state.step, self.steps)
         with self._autocast(), self._pooled(share):
             losses = self.task.training_loss(batch)
         values = self._whole(losses, share)

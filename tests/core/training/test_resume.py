@@ -247,3 +247,31 @@ def test_a_disk_that_is_full_at_the_first_save_leaves_nothing(children):
     assert statuses["never"] == [2]
     assert "cannot be written (File too large)" in errors
     assert not (directory / "never").exists()
+
+
+def told(toy):
+    """A toy with a module that writes down the steps that it is told."""
+
+    class Told(torch.nn.Identity):
+        def __init__(self):
+            super().__init__()
+            self.heard = []
+
+        def at_step(self, step, of):
+            self.heard.append((step, of))
+
+    task = toy.Toy()
+    task.model.append(Told())
+    return task
+
+
+def test_what_follows_the_step_is_told_each_one_also_after_resuming(toy, tmp_path):
+    first = told(toy)
+    first.on_step = lambda now: signal.raise_signal(signal.SIGTERM) if now == 7 else None
+    with pytest.raises(Interrupted):
+        toy.train(tmp_path, task=first)
+    again = told(toy)
+    toy.train(tmp_path, task=again)
+    assert [*first.model[-1].heard, *again.model[-1].heard] == [(step, 20) for step in range(20)]
+    with pytest.raises(InputError, match="steps in all"):
+        toy.train(tmp_path, task=told(toy), max_epochs=9)
