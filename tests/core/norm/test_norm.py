@@ -67,3 +67,24 @@ def test_autocast_keeps_the_dtype_of_activations() -> None:
         for norm in (LayerNorm(4), RMSNorm(4)):
             assert norm(x).dtype == torch.float32
             assert norm(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_a_layernorm_without_bias_and_without_weights_is_torchs() -> None:
+    x, theirs = torch.linspace(-2, 5, 18).view(3, 6), nn.LayerNorm(6, eps=1e-3, bias=False)
+    mine = LayerNorm(6, eps=1e-3, bias=False)
+    with torch.no_grad():
+        theirs.weight.copy_(torch.linspace(0.5, 2, 6))
+    mine.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(mine(x), theirs(x))
+    bare = LayerNorm(6, eps=1e-3, affine=False)
+    assert list(bare.parameters()) == []
+    torch.testing.assert_close(bare(x), nn.functional.layer_norm(x, (6,), eps=1e-3))
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_bfloat16_is_near_float32(name: str) -> None:
+    """For numbers of unit scale: within 0.02, and the rounding of the result itself."""
+    norm, x = NORMS[name](64).eval(), torch.randn(50, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    y, wanted = norm(x), norm(x.float())
+    assert y.dtype == torch.bfloat16
+    assert float((y.float() - wanted).abs().max().detach()) < 0.02
