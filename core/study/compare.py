@@ -11,13 +11,12 @@ from core.application import Application
 from core.command import only_writer
 from core.command.environment import environment
 from core.study.isolation import alone, await_server, prepare
-from core.study.journal import ending, read_events
 from core.study.outcome import Tally, report
 from core.study.plan import Plan, jobs_of, write_plan
-from core.study.question import Question, Variant, ask, imported_since, known_plan, variants_of
+from core.study.question import CompareArguments, Variant, ask, imported_since, known_plan, variants_of
 from core.study.queue import Stopped, run_local
 from core.study.store import Settled, StudyDirectory, read_settled, write_settled
-from core.study.worker import Decision, Job, Task
+from core.study.worker import Brief, Decision, Job, has_ended
 from core.training import Interrupted
 
 
@@ -43,11 +42,22 @@ def compare(application: Application[Any, Any, Any], argv: Sequence[str]) -> Non
         known = known_plan(directory)
         plan = question.plan(application, data, known)
         variants = variants_of(application, plan, question.base, data)
-        prepare([type(application).__module__, *imported_since(before)])
+        facts, modules = environment(), [type(application).__module__, *imported_since(before)]
         if plan != known:
-            write_plan(directory.plan, plan, environment())
+            write_plan(directory.plan, plan, facts)
+        brief = Brief(
+            application=application,
+            source=question.source,
+            digests=plan.digests,
+            split=plan.split,
+            study=directory.path,
+            threads=plan.threads,
+            commit=facts["commit"],
+            retry_failed=question.line.retry_failed,
+            keep=question.line.keep_runs,
+        )
         try:
-            tally = _run(application, question, plan, variants, directory)
+            tally = _run(brief, question.line, plan, variants, modules)
         except (KeyboardInterrupt, Stopped):
             raise Interrupted(directory.path) from None
         report(application, directory, data=data, tally=tally, argv=argv, json=question.line.json)
@@ -67,69 +77,52 @@ def with_address(argv: Sequence[str]) -> list[str]:
 
 
 def _run(
-    application: Application[Any, Any, Any],
-    question: Question,
-    plan: Plan,
-    variants: Sequence[Variant],
-    directory: StudyDirectory,
+    brief: Brief, line: CompareArguments, plan: Plan, variants: Sequence[Variant], modules: Sequence[str]
 ) -> Tally:
-    line = question.line
-    task = Task(
-        application=application,
-        source=question.source,
-        digests=plan.digests,
-        split=plan.split,
-        study=directory.path,
-        threads=plan.threads,
-        retry_failed=line.retry_failed,
-        keep=line.keep_runs,
-    )
-    configs = {each.key: _settled(task, plan, each) for each in variants}
-    names = {each.key: each.arm.name for each in variants}
+    """Does what has not ended; ``modules`` are those that its processes need."""
     keys = {each.arm.name: each.key for each in variants}
+    runs = [(keys[arm.name], seed) for arm, seed in jobs_of(plan)]
+    due = {run for run in runs if not has_ended(brief, *run)}
+    if due:
+        prepare(modules)
+    configs = {each.key: _settled(brief, plan, each) for each in variants if any(key == each.key for key, _ in due)}
     jobs = [
-        Job(task=task, key=keys[arm.name], seed=seed, config=dataclasses.replace(config, seed=seed))
-        for arm, seed in jobs_of(plan)
-        if (config := configs[keys[arm.name]]) is not None
+        Job(brief=brief, key=key, seed=seed, config=dataclasses.replace(configs[key], seed=seed))
+        for key, seed in runs
+        if (key, seed) in due and configs[key] is not None
     ]
-    due = [job for job in jobs if ending(read_events(job.log), retry_failed=line.retry_failed) is None]
-    tally = Tally(names, runs=len(jobs), due=len(due), slots=None if line.ray else line.jobs)
-    if line.ray is None:
-        if due:
-            await_server()
-        tally.start()
-        run_local(due, line.jobs, tally.ended)
-    else:
+    slots = None if line.ray else line.jobs
+    tally = Tally({each.key: each.arm.name for each in variants}, runs=len(runs), due=len(jobs), slots=slots)
+    if jobs and line.ray is not None:
         from core.study.ray import run_on_ray
 
-        tally.start()
-        run_on_ray(due, line.ray, tally.ended)
-    tally.close()
+        run_on_ray(jobs, line.ray, tally)
+    elif jobs:
+        await_server()
+        run_local(jobs, line.jobs, tally)
     return tally
 
 
-def _settled(task: Task, plan: Plan, variant: Variant) -> Any:
+def _settled(brief: Brief, plan: Plan, variant: Variant) -> Any:
     """The config of an arm, decided now if it was not; None where it cannot be measured."""
-    path = task.directory.arm(variant.key)
-    known = read_settled(path, task.application.config)
+    path = brief.directory.arm(variant.key)
+    known = read_settled(path, brief.application.config)
     if known is not None:
         return known.config
     if plan.minutes_per_run is None:
         write_settled(path, variant.arm, Settled(config=variant.config, parameters=variant.parameters))
         return variant.config
-    runs = tuple(Job(task=task, key=variant.key, seed=seed, config=variant.config) for seed in plan.seeds)
+    runs = tuple(Job(brief=brief, key=variant.key, seed=seed, config=variant.config) for seed in plan.seeds)
     decision = Decision(
-        task=task,
+        brief=brief,
         arm=variant.arm,
         key=variant.key,
         config=variant.config,
         minutes=plan.minutes_per_run,
         parameters=variant.parameters,
-        jobs=tuple(run for run in runs if ending(read_events(run.log), retry_failed=task.retry_failed) is None),
+        jobs=tuple(run for run in runs if not has_ended(brief, run.key, run.seed)),
     )
-    if not decision.jobs:
-        return None
     if alone(decision):
         raise Stopped
-    settled = read_settled(path, task.application.config)
+    settled = read_settled(path, brief.application.config)
     return None if settled is None else settled.config

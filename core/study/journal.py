@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +68,7 @@ class Journal:
         Raises:
             InputError: the disk is full, for example; a part that was written is no event.
         """
-        line = (json.dumps({"event": event, **(facts or {})}) + "\n").encode()
+        line = (json.dumps(finite({"event": event, **(facts or {})}), allow_nan=False) + "\n").encode()
         try:
             size = os.fstat(self._descriptor).st_size
             cut = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
@@ -77,6 +78,15 @@ class Journal:
             os.fsync(self._descriptor)
         except OSError as error:
             raise cannot_write(self.path, error) from error
+
+
+def finite(value: Any) -> Any:
+    """Plain data with null for numbers that JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _lock(descriptor: int, path: Path, patience: float) -> None:

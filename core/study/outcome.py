@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from core.application import Application
+from core.application import Application, Scored
 from core.artefact import replace_file
 from core.command import config_from_dict, read_facts, say, to_json
 from core.errors import InputError
@@ -87,12 +88,14 @@ class Outcome:
         missing: how many have not.
         epochs: of each arm whose number is decided, by its name.
         overhead: seconds that each run cost besides training and scoring, of those that nobody cut.
+        commits: of the program that finished runs.
     """
 
     records: tuple[RunRecord, ...]
     missing: int
     epochs: Mapping[str, int]
     overhead: tuple[float, ...]
+    commits: tuple[str, ...]
 
 
 def read_outcome(directory: StudyDirectory, plan: Plan, config: type[Any], metrics: Mapping[str, Metric]) -> Outcome:
@@ -102,34 +105,38 @@ def read_outcome(directory: StudyDirectory, plan: Plan, config: type[Any], metri
         InputError: a file of the study is damaged.
     """
     settled = {arm.name: read_settled(directory.arm(key_of(arm)), config) for arm in plan.arms}
-    records, overhead, jobs = [], [], jobs_of(plan)
+    records: list[RunRecord] = []
+    finished: list[Mapping[str, Any]] = []
+    jobs = jobs_of(plan)
     for arm, seed in jobs:
         key, known = key_of(arm), settled[arm.name]
         end = ending(read_events(directory.log(key, seed)))
         if end is None:
             continue
-        finished = end["event"] == "finished"
-        facts = (
-            {name: end[name] for name in ("seconds", "epochs", "steps", "best", "peak_mib", "metrics")}
-            if finished
-            else {}
-        )
-        scored = read_scored(directory.scores(key, seed), end["scores"], metrics) if finished else None
-        records.append(
-            RunRecord(
-                arm=arm.name,
-                seed=seed,
-                status=end["event"],
-                reason=end.get("reason"),
-                parameters=0 if known is None else known.parameters,
-                scored=scored,
-                **{"metrics": {}, **facts},
-            )
-        )
-        if finished and end["overhead_seconds"] is not None:
-            overhead.append(end["overhead_seconds"])
-    epochs = {name: known.config.fit.max_epochs for name, known in settled.items() if known is not None}
-    return Outcome(records=tuple(records), missing=len(jobs) - len(records), epochs=epochs, overhead=tuple(overhead))
+        parameters = 0 if known is None else known.parameters
+        record = RunRecord(arm=arm.name, seed=seed, status=end["event"], parameters=parameters, metrics={})
+        if end["event"] == "finished":
+            finished.append(end)
+            scored = read_scored(directory.scores(key, seed), end["scores"], metrics)
+            records.append(_with_scores(record, end, scored))
+        else:
+            records.append(replace(record, reason=end["reason"]))
+    return Outcome(
+        records=tuple(records),
+        missing=len(jobs) - len(records),
+        epochs={name: known.config.fit.max_epochs for name, known in settled.items() if known is not None},
+        overhead=tuple(end["overhead_seconds"] for end in finished if end["overhead_seconds"] is not None),
+        commits=tuple(sorted({str(end["commit"]) for end in finished})),
+    )
+
+
+def _with_scores(record: RunRecord, end: Mapping[str, Any], scored: Scored) -> RunRecord:
+    return replace(
+        record,
+        **{name: end[name] for name in ("seconds", "epochs", "steps", "best", "peak_mib")},
+        metrics={name: math.nan if value is None else value for name, value in end["metrics"].items()},
+        scored=scored,
+    )
 
 
 def report(
@@ -214,7 +221,7 @@ def _measured(plan: Plan, outcome: Outcome, environment: Mapping[str, Any]) -> d
         "Digest": ", ".join(f"{name} {digest}" for name, digest in plan.digests.items()),
         "Machine": f"{environment['cpus']} processors, {environment['platform']}",
         "Threads": f"{plan.threads} a run",
-        "Commit": str(environment["commit"]),
+        "Commit": ", ".join(outcome.commits),
     }
     if outcome.overhead:
         mean = sum(outcome.overhead) / len(outcome.overhead)
@@ -254,6 +261,7 @@ def _results(
             }
             for record in outcome.records
         ],
+        "commits": outcome.commits,
         "overhead_seconds_per_run": sum(overhead) / len(overhead) if overhead else None,
         "call": tally.to_dict() if tally else None,
     }

@@ -78,14 +78,13 @@ def read_plan(path: Path) -> Plan:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuses a folder that holds something else than a study.
+    """Refuses a folder that holds something, and no study; what a study that was killed at its birth left is nothing.
 
     Raises:
         InputError: it does.
     """
-    known = {"study.json", ".study.json.tmp", "arms", "runs", "work", "report", "results.json", ".results.json.tmp"}
     held = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    if held - known or (held and not held & {"study.json", ".study.json.tmp"}):
+    if "study.json" not in held and held - {".study.json.tmp"}:
         raise InputError("holds other files than a study", where=str(folder), mend="choose a new or empty folder")
 
 

@@ -5,22 +5,35 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
+from typing import Protocol, runtime_checkable
 
 from core.study.isolation import launch, settle, stop
 from core.study.worker import Job
 
-Ended = Callable[[Job], None]
+
+@runtime_checkable
+class Listener(Protocol):
+    """Is told of a queue."""
+
+    def start(self) -> None:
+        """The first run begins."""
+
+    def ended(self, job: Job) -> None:
+        """A run ended."""
+
+    def close(self) -> None:
+        """All have ended."""
 
 
 class Stopped(Exception):
     """A run was told to stop, and with it the queue."""
 
 
-def run_local(jobs: Sequence[Job], slots: int, ended: Ended) -> None:
-    """Performs the jobs in their order, ``slots`` at a time, and tells of each one that ended.
+def run_local(jobs: Sequence[Job], slots: int, listener: Listener) -> None:
+    """Performs the jobs in their order, ``slots`` at a time.
 
     Raises:
         Stopped: a process was told to stop.
@@ -28,7 +41,8 @@ def run_local(jobs: Sequence[Job], slots: int, ended: Ended) -> None:
     """
     waiting = list(reversed(jobs))
     running: dict[int, tuple[Job, ForkServerProcess]] = {}
-    cores = _cores(jobs[0].task.threads, slots) if jobs else {}
+    cores = _cores(jobs[0].brief.threads, slots) if jobs else {}
+    listener.start()
     try:
         while waiting or running:
             while waiting and len(running) < slots:
@@ -40,15 +54,16 @@ def run_local(jobs: Sequence[Job], slots: int, ended: Ended) -> None:
                 job, process = running.pop(slot)
                 if settle(job, process):
                     raise Stopped
-                ended(job)
+                listener.ended(job)
+        listener.close()
     except BaseException:
         stop([process for _, process in running.values()])
         raise
 
 
 def _placed(job: Job, cores: tuple[int, ...] | None) -> Job:
-    task = dataclasses.replace(job.task, cores=cores)
-    return dataclasses.replace(job, task=task, launched=time.monotonic())
+    brief = dataclasses.replace(job.brief, cores=cores)
+    return dataclasses.replace(job, brief=brief, launched=time.monotonic())
 
 
 def _cores(threads: int, slots: int) -> dict[int, tuple[int, ...]]:

@@ -15,15 +15,15 @@ from typing import Any
 
 from core.command import require
 from core.study.isolation import GRACE, alone, await_server, prepare
-from core.study.queue import Ended, Stopped
+from core.study.queue import Listener, Stopped
 from core.study.worker import Job
 
 LOCAL = "local"
 """Address of a cluster of this machine alone, which ends with the program."""
 
 
-def run_on_ray(jobs: Sequence[Job], address: str, ended: Ended) -> None:
-    """Performs the jobs, begun in their order, and tells of each one that ended.
+def run_on_ray(jobs: Sequence[Job], address: str, listener: Listener) -> None:
+    """Performs the jobs, begun in their order.
 
     Raises:
         InputError: Ray is not installed.
@@ -33,9 +33,10 @@ def run_on_ray(jobs: Sequence[Job], address: str, ended: Ended) -> None:
     ray: Any = require("ray", "ray")
     where: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {"address": address}
     ray.init(log_to_driver=False, logging_level="warning", **where)
-    threads = jobs[0].task.threads if jobs else 1
+    threads = jobs[0].brief.threads if jobs else 1
     remote = ray.remote(num_cpus=threads, max_retries=0)(_perform)
     waiting = {remote.remote(_anywhere(job), os.getcwd()): job for job in jobs}
+    listener.start()
     try:
         while waiting:
             (ready, *_), _ = ray.wait([*waiting], num_returns=1)
@@ -47,7 +48,8 @@ def run_on_ray(jobs: Sequence[Job], address: str, ended: Ended) -> None:
                 stopped = False
             if stopped:
                 raise Stopped
-            ended(job)
+            listener.ended(job)
+        listener.close()
     except BaseException:
         for each in waiting:
             ray.cancel(each)
@@ -59,12 +61,12 @@ def run_on_ray(jobs: Sequence[Job], address: str, ended: Ended) -> None:
 
 
 def _anywhere(job: Job) -> Job:
-    return dataclasses.replace(job, task=dataclasses.replace(job.task, study=Path(job.task.study).resolve()))
+    return dataclasses.replace(job, brief=dataclasses.replace(job.brief, study=Path(job.brief.study).resolve()))
 
 
 def _perform(job: Job, folder: str) -> bool:
     """On a worker of Ray, which ``ray.cancel`` interrupts; ``folder`` is where relative paths begin."""
     os.chdir(folder)
-    prepare([type(job.task.application).__module__])
+    prepare([type(job.brief.application).__module__])
     await_server()
     return alone(dataclasses.replace(job, launched=time.monotonic()))

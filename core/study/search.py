@@ -14,7 +14,7 @@ from core.command import RunDirectory
 from core.errors import InputError
 from core.study.grid import parse_varied, shown
 from core.study.journal import Journal
-from core.study.worker import Pruned, Task, facts_of, recorded, train_in, without_patience
+from core.study.worker import Brief, Pruned, facts_of, recorded, train_in, without_patience
 from core.training.progress import Silent
 
 WHERE = "--search"
@@ -94,7 +94,7 @@ class Trial:
     """One training with settings that were drawn.
 
     Attributes:
-        task: what it shares with the others.
+        brief: what it shares with the others.
         log: where it is written down.
         work: its run directory.
         config: with its settings, of a single network.
@@ -102,7 +102,7 @@ class Trial:
         rivals: earlier trials, of Optuna, to be pruned by; None for no pruning.
     """
 
-    task: Task
+    brief: Brief
     log: Path
     work: Path
     config: Any
@@ -115,7 +115,7 @@ class Trial:
 
     def perform(self) -> int:
         """Do the trial, or what is left of it; returns the exit status of the process."""
-        return recorded(self.log, self.work, self._run, keep=self.task.keep)
+        return recorded(self.log, self.work, self._run, self.brief)
 
     def fail(self, event: str, facts: Mapping[str, Any]) -> None:
         """Write down an end that the process did not live to."""
@@ -123,9 +123,9 @@ class Trial:
             journal.append(event, facts)
 
     def _run(self, journal: Journal) -> dict[str, Any]:
-        task, application = self.task, self.task.application
-        task.prepare()
-        data = task.load(self.config)
+        brief, application = self.brief, self.brief.application
+        brief.prepare()
+        data = brief.load(self.config)
         config = self._decided(data)
         watcher = Watcher(
             journal,
@@ -134,12 +134,12 @@ class Trial:
             epochs=config.fit.max_epochs,
             rivals=self.rivals,
         )
-        done = train_in(application, task.source, config, data, self.work, progress=watcher)
+        done = train_in(application, brief.source, config, data, self.work, progress=watcher)
         return {**facts_of(done), "max_epochs": config.fit.max_epochs}
 
     def _decided(self, data: Any) -> Any:
         """The config with its epochs, which were decided when the trial began."""
-        application = self.task.application
+        application = self.brief.application
         if (self.work / "config.yaml").is_file():
             return RunDirectory.open(self.work, task=application.name).config(application.config)
         if self.minutes is None:
@@ -204,7 +204,7 @@ def shares_of(events: Sequence[Mapping[str, Any]], *, greater: bool) -> dict[int
     found: dict[int, float] = {}
     for share in range(1, SHARES + 1):
         last = end_of(share, next(iter(values.values()))["of"]) if values else 0
-        seen = [event["value"] for epoch, event in values.items() if epoch <= last and event["value"] == event["value"]]
+        seen = [event["value"] for epoch, event in values.items() if epoch <= last and event["value"] is not None]
         if last not in values or not seen:
             break
         found[share] = max(seen) if greater else min(seen)

@@ -35,7 +35,7 @@ from core.study.journal import Journal, ending, read_events
 from core.study.question import check_budget, imported_since, read_line, source_of
 from core.study.search import WHERE, Searched, Trial, in_memory, parse_searched, shares_of
 from core.study.trials import tell
-from core.study.worker import Task
+from core.study.worker import Brief
 from core.training import Interrupted
 
 FORMAT, VERSION = "manyformer-search", 1
@@ -97,7 +97,7 @@ def tune(application: Application[Any, Any, Any], argv: Sequence[str]) -> None:
     digests = application.facts(source, data)["digest"]
     with only_writer(line.out):
         _claim(application, line, source, base, digests, space)
-        task = Task(
+        brief = Brief(
             application=application,
             source=source,
             digests=digests,
@@ -106,7 +106,7 @@ def tune(application: Application[Any, Any, Any], argv: Sequence[str]) -> None:
             threads=line.threads,
         )
         prepare([type(application).__module__, "optuna", *imported_since(before)])
-        search = Search(task, line, base, space, greater=application.greater_is_better(base, data))
+        search = Search(brief, line, base, space, greater=application.greater_is_better(base, data))
         try:
             search.run()
         except KeyboardInterrupt:
@@ -163,15 +163,17 @@ class Search:
     """The trials, one after the other.
 
     Args:
-        task: what they share.
+        brief: what they share.
         line: how many, how long.
         base: config of all of them.
         space: what is searched.
         greater: whether the validation number should rise.
     """
 
-    def __init__(self, task: Task, line: TuneArguments, base: Any, space: Sequence[Searched], *, greater: bool) -> None:
-        self._task, self._line, self._base, self._space, self._greater = task, line, base, space, greater
+    def __init__(
+        self, brief: Brief, line: TuneArguments, base: Any, space: Sequence[Searched], *, greater: bool
+    ) -> None:
+        self._brief, self._line, self._base, self._space, self._greater = brief, line, base, space, greater
         self._distributions = {each.field: each.distribution() for each in space}
         self.study = _persistent(line.out / "trials.log", greater)
 
@@ -186,7 +188,7 @@ class Search:
         while (number := len(self.study.trials)) < self._line.trials:
             if minutes is not None and time.monotonic() - began >= 60 * minutes:
                 return
-            log = self._task.study / "runs" / f"trial-{number}.jsonl"
+            log = self._brief.study / "runs" / f"trial-{number}.jsonl"
             params = self._asked(number, log)
             self._perform(number, log, params)
             end = ending(read_events(log))
@@ -213,11 +215,11 @@ class Search:
     def _perform(self, number: int, log: Path, params: dict[str, Any]) -> None:
         if ending(read_events(log)) is not None:
             return
-        application = self._task.application
+        application = self._brief.application
         trial = Trial(
-            task=self._task,
+            brief=self._brief,
             log=log,
-            work=self._task.study / "work" / f"trial-{number}",
+            work=self._brief.study / "work" / f"trial-{number}",
             config=None,
             minutes=self._line.minutes_per_run,
             rivals=self.study.trials if self._line.prune else None,
@@ -229,7 +231,7 @@ class Search:
             trial.fail("failed", {"reason": str(error)})
             return
         if alone(trial.of(config)):
-            raise Interrupted(self._task.study)
+            raise Interrupted(self._brief.study)
 
     def _frozen(self, log: Path, params: dict[str, Any], end: Any) -> Any:
         """The trial as Optuna keeps it. One that diverged counts as worse than all; one that failed says nothing."""

@@ -18,7 +18,7 @@ import torch
 from core.application import Application, Trained, trained
 from core.command import RunDirectory
 from core.errors import InputError
-from core.study.journal import Journal, ending
+from core.study.journal import Journal, ending, read_events
 from core.study.records import Arm
 from core.study.store import Settled, StudyDirectory, write_scored, write_settled
 from core.training import Diverged, Interrupted, Progress
@@ -34,7 +34,7 @@ INTERRUPTED = 130
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class Brief:
     """What all processes of a study are told.
 
     Attributes:
@@ -44,6 +44,7 @@ class Task:
         split: to score.
         study: the folder.
         threads: of this process.
+        commit: of the program.
         cores: to stay on; None for any.
         retry_failed: try again what failed before.
         keep: leave the directory of a finished run.
@@ -55,6 +56,7 @@ class Task:
     split: str
     study: Path
     threads: int
+    commit: str | None = None
     cores: tuple[int, ...] | None = None
     retry_failed: bool = False
     keep: bool = False
@@ -89,14 +91,14 @@ class Job:
     """One run.
 
     Attributes:
-        task: what it shares with the others.
+        brief: what it shares with the others.
         key: of its arm.
         seed: its own.
         config: with that seed.
         launched: ``time.monotonic()`` when its process was asked for.
     """
 
-    task: Task
+    brief: Brief
     key: str
     seed: int
     config: Any
@@ -105,27 +107,27 @@ class Job:
     @property
     def log(self) -> Path:
         """Where it is written down."""
-        return self.task.directory.log(self.key, self.seed)
+        return self.brief.directory.log(self.key, self.seed)
 
     @property
     def work(self) -> Path:
         """Its run directory."""
-        return self.task.directory.work(self.key, self.seed)
+        return self.brief.directory.work(self.key, self.seed)
 
     def perform(self) -> int:
         """Do the run, or what is left of it; returns the exit status of the process."""
-        return recorded(self.log, self.work, self._run, keep=self.task.keep, retry_failed=self.task.retry_failed)
+        return recorded(self.log, self.work, self._run, self.brief)
 
     def _run(self, journal: Journal) -> dict[str, Any]:
-        task, application = self.task, self.task.application
-        task.prepare()
-        data = task.load(self.config)
+        brief, application = self.brief, self.brief.application
+        brief.prepare()
+        data = brief.load(self.config)
         begun = time.monotonic()
-        done = train_in(application, task.source, self.config, data, self.work)
+        done = train_in(application, brief.source, self.config, data, self.work)
         training = time.monotonic() - begun
         model = application.open(RunDirectory.open(self.work, task=application.name))
         begun = time.monotonic()
-        scored = application.score(model, data, task.split)
+        scored = application.score(model, data, brief.split)
         scoring = time.monotonic() - begun
         facts = facts_of(done)
         resumed = sum(event["event"] == "started" for event in journal.events()) > 1
@@ -133,19 +135,20 @@ class Job:
         return {
             **facts,
             "metrics": {name: measure.value for name, measure in scored.measures.items()},
-            "scores": write_scored(task.directory.scores(self.key, self.seed), scored),
+            "scores": write_scored(brief.directory.scores(self.key, self.seed), scored),
             "peak_mib": peak_mib(),
             "scoring_seconds": scoring,
             # What the queue costs: everything but training and scoring. Of a resumed run nobody can say.
             "overhead_seconds": None if resumed else time.monotonic() - self.launched - working,
             "working_seconds": working,
             "time": time.time(),
+            "commit": brief.commit,
         }
 
     def fail(self, event: str, facts: Mapping[str, Any]) -> None:
         """Write down an end that the run's own process did not live to."""
         with Journal.held(self.log) as journal:
-            if ending(journal.events(), retry_failed=self.task.retry_failed) is None:
+            if ending(journal.events(), retry_failed=self.brief.retry_failed) is None:
                 journal.append(event, facts)
 
 
@@ -154,7 +157,7 @@ class Decision:
     """How many epochs an arm can train within a budget.
 
     Attributes:
-        task: what it shares with the runs.
+        brief: what it shares with the runs.
         arm, key: which.
         config: of the arm; its seed is that of the first run.
         minutes: of the budget.
@@ -162,7 +165,7 @@ class Decision:
         jobs: its runs, which fail where the arm cannot be measured.
     """
 
-    task: Task
+    brief: Brief
     arm: Arm
     key: str
     config: Any
@@ -172,16 +175,16 @@ class Decision:
 
     def perform(self) -> int:
         """Measure, and write the arm's config; returns the exit status of the process."""
-        self.task.prepare()
+        self.brief.prepare()
         try:
-            config = self.task.application.within(self.config, self.task.load(self.config), self.minutes)
+            config = self.brief.application.within(self.config, self.brief.load(self.config), self.minutes)
         except Interrupted:
             return INTERRUPTED
         except Exception as error:
             self.fail(*failure(error))
             return 0
         settled = Settled(config=without_patience(config), parameters=self.parameters)
-        write_settled(self.task.directory.arm(self.key), self.arm, settled)
+        write_settled(self.brief.directory.arm(self.key), self.arm, settled)
         return 0
 
     def fail(self, event: str, facts: Mapping[str, Any]) -> None:
@@ -195,20 +198,22 @@ def without_patience(config: Any) -> Any:
     return dataclasses.replace(config, fit=dataclasses.replace(config.fit, patience=None))
 
 
-def recorded(
-    log: Path, work: Path, function: Callable[[Journal], Mapping[str, Any]], *, keep: bool, retry_failed: bool = False
-) -> int:
+def has_ended(brief: Brief, key: str, seed: int) -> bool:
+    """Whether nothing is to be done for a run any more."""
+    return ending(read_events(brief.directory.log(key, seed)), retry_failed=brief.retry_failed) is not None
+
+
+def recorded(log: Path, work: Path, function: Callable[[Journal], Mapping[str, Any]], brief: Brief) -> int:
     """Does a run whose log this is, unless it has ended, and writes down its end; returns an exit status.
 
     Args:
         log: of the run, held meanwhile.
         work: its run directory, which goes when it has finished.
         function: does it, and gives what it came to.
-        keep: leave the run directory.
-        retry_failed: try again what failed before.
+        brief: what else to know.
     """
     with Journal.held(log) as journal:
-        if ending(journal.events(), retry_failed=retry_failed) is not None:
+        if ending(journal.events(), retry_failed=brief.retry_failed) is not None:
             return 0
         journal.append("started", {"time": time.time(), "pid": os.getpid(), "host": os.uname().nodename})
         try:
@@ -219,7 +224,7 @@ def recorded(
             journal.append(*failure(error))
             return 0
         journal.append("finished", facts)
-        if not keep:
+        if not brief.keep:
             shutil.rmtree(work, ignore_errors=True)
     return 0
 

@@ -9,8 +9,6 @@ import pytest
 from core.errors import InputError
 from core.study.journal import Journal, ending, read_events
 
-END = {"event": "finished", "metrics": {"auc": 0.1 + 0.2, "worst": float("nan")}}
-
 
 def write(path, *events):
     with Journal.held(path) as journal:
@@ -69,3 +67,10 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "runs").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         write(tmp_path / "runs" / "a.jsonl", ("started", None))
+
+
+def test_every_line_is_strict_json(tmp_path):
+    path = tmp_path / "a.jsonl"
+    write(path, ("finished", {"metrics": {"auc": float("nan"), "worst": [float("-inf"), 1.5]}}))
+    (event,) = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
+    assert event["metrics"] == {"auc": None, "worst": [None, 1.5]}

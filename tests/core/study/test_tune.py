@@ -160,21 +160,11 @@ def epochs(values, of):
 
 
 def test_shares_are_of_the_epochs_whatever_their_number():
-    nan = float("nan")
-    assert shares_of(epochs([5, nan, 3, 4], 20), greater=False) == {1: 5, 2: 3}
-    assert shares_of(epochs([5, 7, 3], 3), greater=True) == {
-        1: 5,
-        2: 5,
-        3: 5,
-        4: 7,
-        5: 7,
-        6: 7,
-        7: 7,
-        8: 7,
-        9: 7,
-        10: 7,
-    }
-    assert shares_of(epochs([nan, nan], 2), greater=True) == {}
+    """What was not finite is null in the log, and no best value."""
+    assert shares_of(epochs([5, None, 3, 4], 20), greater=False) == {1: 5, 2: 3}
+    few = shares_of(epochs([5, 7, 3], 3), greater=True)
+    assert few == {share: 5 if share <= 3 else 7 for share in range(1, 11)}
+    assert shares_of(epochs([None, None], 2), greater=True) == {}
     assert shares_of([], greater=True) == {}
 
 
