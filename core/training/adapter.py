@@ -155,6 +155,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+            # Of results that are views, which nothing may change in place: nothing here does.
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
             warnings.filterwarnings("ignore", module=r"lightning\..*")
             yield
     finally:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
+from core.norm.pooled import pooled
 from core.training.group import Group
 from core.training.interrupt import Signals
 from core.training.loader import Loader
@@ -69,3 +71,7 @@ class Shares:
             self._sizes = epoch, self._loader.sizes(epoch)
         size = self._sizes[1][batch]
         return len(range(self._group.rank, size, self._group.size)) / size
+
+    def pooled(self, share: float) -> AbstractContextManager[None]:
+        """Within it batch statistics are those of the whole batch; the examples of a share of 0 are not counted."""
+        return nullcontext() if self._group.size == 1 else pooled(rows_count=share > 0)

@@ -20,7 +20,9 @@ Whatever happens, what was saved last is intact.
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -48,7 +50,7 @@ _LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADD
 _VERDICT = "manyformer/status"
 _SECONDS_FOR_VERDICT = 10
 _GATE = "manyformer/gate"
-_GATE_TIMEOUT = timedelta(days=1)  # whoever ends the first process ends those who wait for it
+_SECONDS_BETWEEN_LOOKS = 0.05
 
 
 class LostProcess(InputError):
@@ -99,7 +101,7 @@ class Group:
         self._gates += 1
         gate = f"{_GATE}-{self._gates}"
         if self.rank > 0:
-            self._store.wait([gate], _GATE_TIMEOUT)
+            _told(self._store, gate, math.inf)
         try:
             yield
         finally:
@@ -218,11 +220,22 @@ def _leave(error: BaseException, group: Group, store: dist.Store) -> NoReturn:
         # A training that was interrupted is saved by the first, which may take long.
         seconds = TIMEOUT.total_seconds() if isinstance(error, Interrupted) else _SECONDS_FOR_VERDICT
         with suppress(RuntimeError):
-            store.wait([_VERDICT], timedelta(seconds=seconds))
-            raise SystemExit(int(store.get(_VERDICT))) from error
+            verdict = _told(store, _VERDICT, seconds)
+            if verdict is not None:
+                raise SystemExit(int(verdict)) from error
     if lost is not None:
         raise SystemExit(lost) from error
     raise error
+
+
+def _told(store: dist.Store, key: str, seconds: float) -> bytes | None:
+    """What another process has written, or writes within some seconds; a wait of the store's own hears no signals."""
+    limit = time.monotonic() + seconds
+    while not store.check([key]):
+        if time.monotonic() > limit:
+            return None
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    return bytes(store.get(key))
 
 
 def _status(error: BaseException) -> int:

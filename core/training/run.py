@@ -21,7 +21,6 @@ from torch import Tensor
 
 from core.clock import stepped
 from core.errors import InputError, nearest
-from core.norm.pooled import pooled
 from core.training.average import Average
 from core.training.exchange import Exchange, Shares
 from core.training.group import Group
@@ -148,7 +147,7 @@ class Run:
             group["lr"] = rate * factor
         for module in self.stepped:
             module.at_step(state.step, self.steps)
-        with self._autocast(), self._pooled(share):
+        with self._autocast(), self._shares.pooled(share):
             losses = self.task.training_loss(batch)
         values = self._whole(losses, share)
         self._check_finite(values["loss"], "loss")
@@ -163,9 +162,6 @@ class Run:
             state.sums[name] = state.sums.get(name, 0.0) + value
         self.progress.step(state.step, values["loss"])
         return self._after_step()
-
-    def _pooled(self, share: float) -> AbstractContextManager[Any]:
-        return nullcontext() if self.group.size == 1 else pooled(rows_count=share > 0)
 
     def _whole(self, losses: Mapping[str, Tensor], share: float) -> dict[str, float]:
         """The losses of the whole batch: means over its examples."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from core.clock import stepped
 from core.errors import InputError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Sharded:
         self._run, self._model = run, run.task.model
         names = {id(parameter): name for name, parameter in self._model.named_parameters()}
         copied = parallelize(copy.deepcopy(self._model), mesh)
-        run.task.model = copied
+        run.task.model, run.stepped = copied, stepped(copied)
         parts = dict(copied.named_parameters())
         self._parameters = {part: parameter for parameter, part in _rebind(run.optimizer, names, parts)}
         if run.average is not None:
