@@ -97,11 +97,8 @@ class Experts(FeedForward):
         if not 1 <= active <= experts:
             raise InputError(f"{active} of {experts} experts cannot be active", where="experts")
         if expert not in _KINDS or router not in ("softmax", "average"):
-            raise InputError(
-                f"no expert {expert!r} with the router {router!r}",
-                where="experts",
-                mend="experts are mlp or glu, routers softmax or average",
-            )
+            known = "experts are mlp or glu, routers softmax or average"
+            raise InputError(f"no expert {expert!r} with the router {router!r}", where="experts", mend=known)
         if noise < 0 or balance < 0 or (capacity is not None and not capacity > 0):
             raise InputError(f"noise {noise}, balance {balance} or capacity {capacity} is too small", where="experts")
         self.active, self.renormalise, self.noise = active, renormalise, noise
