@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Shaped
@@ -32,6 +32,7 @@ FILLED = 0.95
 _MANY = 10**6
 
 
+@runtime_checkable
 class Config(Protocol):
     """What the config of every application has, besides what is its own."""
 
@@ -52,6 +53,7 @@ class Config(Protocol):
         """Decides everything random in training; never how data are divided."""
 
 
+@runtime_checkable
 class Saved(Protocol):
     """A trained model."""
 

@@ -126,7 +126,7 @@ def read_outcome(directory: StudyDirectory, plan: Plan, config: type[Any], metri
         missing=len(jobs) - len(records),
         epochs={name: known.config.fit.max_epochs for name, known in settled.items() if known is not None},
         overhead=tuple(end["overhead_seconds"] for end in finished if end["overhead_seconds"] is not None),
-        commits=tuple(sorted({str(end["commit"]) for end in finished})),
+        commits=tuple(sorted({str(end.get("commit")) for end in finished})),
     )
 
 

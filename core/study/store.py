@@ -19,7 +19,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from core.errors import InputError
 from core.evaluation.metrics import Metric
 from core.study.records import Arm
 
-C = TypeVar("C")
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ def read_settled(path: Path, config: type[Any]) -> Settled | None:
 
 def write_scored(path: Path, scored: Scored) -> dict[str, Any]:
     """Writes arrays of numbers and words, each once, and returns the plain data to find them again with."""
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    arrays: dict[str, Array] = {}
 
-    def kept(array: np.ndarray[Any, Any] | None) -> str | None:
+    def kept(array: Array | None) -> str | None:
         if array is None:
             return None
         known = next((name for name, other in arrays.items() if other is array), None)
@@ -136,7 +136,7 @@ def write_scored(path: Path, scored: Scored) -> dict[str, Any]:
     return {**layout, "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}
 
 
-def _words(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _words(array: Array) -> Array:
     """Labels that are held as objects, as text: a file without pickle knows no objects."""
     if array.dtype != object:
         return array
