@@ -147,23 +147,25 @@ def make_arms(varied: Sequence[Varied], *, one_at_a_time: bool = False) -> tuple
 
     >>> varied = [Varied(field="norm", values=("layernorm", "rmsnorm")), Varied(field="lr", values=(0.1, 0.2))]
     >>> [arm.name for arm in make_arms(varied, one_at_a_time=True)]
-    ['norm=layernorm, lr=0.1', 'norm=rmsnorm, lr=0.1', 'norm=layernorm, lr=0.2']
+    ['norm=layernorm, lr=0.1', 'norm=rmsnorm', 'lr=0.2']
     >>> len(make_arms(varied))
     4
     """
-    fields = [each.field for each in varied]
-    baseline = tuple(each.values[0] for each in varied)
     if one_at_a_time:
-        combinations = [baseline]
-        for i, each in enumerate(varied):
-            combinations += [(*baseline[:i], value, *baseline[i + 1 :]) for value in each.values[1:]]
-    else:
-        combinations = list(itertools.product(*(each.values for each in varied)))
+        baseline = {each.field: each.values[0] for each in varied}
+        changes = [{each.field: value} for each in varied for value in each.values[1:]]
+        return _arm(baseline), *(Arm(name=_name(change), changes=baseline | change) for change in changes)
+    fields = [each.field for each in varied]
+    combinations = itertools.product(*(each.values for each in varied))
     return tuple(_arm(dict(zip(fields, values, strict=True))) for values in combinations)
 
 
 def _arm(changes: Mapping[str, Any]) -> Arm:
-    return Arm(name=", ".join(f"{field}={shown(value)}" for field, value in changes.items()), changes=changes)
+    return Arm(name=_name(changes), changes=changes)
+
+
+def _name(changes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{field}={shown(value)}" for field, value in changes.items())
 
 
 def shown(value: Any) -> str:
