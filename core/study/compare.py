@@ -34,7 +34,7 @@ def compare(application: Application[Any, Any, Any], argv: Sequence[str]) -> Non
     question = ask(application, with_address(argv))
     directory = StudyDirectory(question.line.out)
     if question.line.report:
-        report(application, directory, argv=argv)
+        report(application, directory, json=question.line.json)
         return
     before = dict(sys.modules)
     data = application.load(question.source, question.base)
@@ -60,7 +60,7 @@ def compare(application: Application[Any, Any, Any], argv: Sequence[str]) -> Non
             tally = _run(brief, question.line, plan, variants, modules)
         except (KeyboardInterrupt, Stopped):
             raise Interrupted(directory.path) from None
-        report(application, directory, data=data, tally=tally, argv=argv, json=question.line.json)
+        report(application, directory, data=data, tally=tally, json=question.line.json)
 
 
 def with_address(argv: Sequence[str]) -> list[str]:

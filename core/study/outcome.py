@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,6 @@ def report(
     application: Application[Any, Any, Any],
     directory: StudyDirectory,
     *,
-    argv: Sequence[str],
     data: Any = None,
     tally: Tally | None = None,
     json: Path | None = None,
@@ -153,7 +153,6 @@ def report(
     Args:
         application: what was trained.
         directory: of the study.
-        argv: the words that asked for it.
         data: loaded again where absent.
         tally: of the runs of this call.
         json: another place for the results.
@@ -172,14 +171,14 @@ def report(
     results = _results(application, plan, outcome, analysis, tally)
     for path in (directory.results, *([json] if json else [])):
         replace_file(path, to_json(results) + "\n")
-    command = " ".join(["manyformer compare", application.name, *argv])
+    environment = read_facts(directory.plan)["environment"]
     facts = PageFacts(
         question=_question(plan),
         task=application.name,
         model=application.model_name,
         split=plan.split,
-        measured=_measured(plan, outcome, read_facts(directory.plan)["environment"]),
-        command=command,
+        measured=_measured(plan, outcome, environment),
+        command=shlex.join(environment["command"]),
     )
     write_page(analysis, facts, directory.page)
     _tell(analysis, outcome, directory)
@@ -215,7 +214,7 @@ def _measured(plan: Plan, outcome: Outcome, environment: Mapping[str, Any]) -> d
         budget = f"{plan.minutes_per_run:g} wall minutes a run; epochs measured once for each arm ({epochs})"
     facts = {
         "Budget": budget,
-        "Runs": f"{len(plan.arms)} arms with {len(plan.seeds)} seeds ({', '.join(map(str, plan.seeds))})"
+        "Runs": f"{len(plan.arms)} arms, each with the seeds {', '.join(map(str, plan.seeds))}"
         + (f"; {outcome.missing} runs missing" if outcome.missing else ""),
         "Data": str(plan.source.get("data")),
         "Digest": ", ".join(f"{name} {digest}" for name, digest in plan.digests.items()),

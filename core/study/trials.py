@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from core.artefact import replace_file
-from core.command import config_to_dict, say, to_json, yaml12
+from core.command import config_to_dict, read_facts, say, to_json, yaml12
 from core.errors import InputError
 from core.evaluation.report import Cell, Report, number
 from core.study.grid import changed, shown
@@ -16,7 +17,7 @@ from core.study.search import Searched
 TOP = 10
 
 
-def tell(study: Any, space: Sequence[Searched], base: Any, folder: Path, *, json: Path | None, command: str) -> None:
+def tell(study: Any, space: Sequence[Searched], base: Any, folder: Path, *, json: Path | None) -> None:
     """Writes ``best.yaml``, ``results.json`` and the page, and says the best trials.
 
     Args:
@@ -25,7 +26,6 @@ def tell(study: Any, space: Sequence[Searched], base: Any, folder: Path, *, json
         base: config of all trials.
         folder: of the search.
         json: another place for the results.
-        command: for the last line of the page.
 
     Raises:
         InputError: no trial has finished.
@@ -44,7 +44,7 @@ def tell(study: Any, space: Sequence[Searched], base: Any, folder: Path, *, json
     importances = _importances(study)
     for path in (folder / "results.json", *([json] if json else [])):
         replace_file(path, to_json(_results(study, best, importances)) + "\n")
-    page = _page(study, finished, importances, command).write(folder / "report" / "index.html")
+    page = _page(study, finished, importances, folder).write(folder / "report" / "index.html")
     rows = [_row(trial) for trial in finished[:TOP]]
     lines = ["  ".join(map(str, row)) for row in [("trial", "value", "epochs", "seconds", "settings"), *rows]]
     states = {name: sum(trial.state.name == name for trial in study.trials) for name in ("PRUNED", "FAIL")}
@@ -91,9 +91,10 @@ def _results(study: Any, best: Any, importances: dict[str, float]) -> dict[str, 
     }
 
 
-def _page(study: Any, finished: Sequence[Any], importances: dict[str, float], command: str) -> Report:
+def _page(study: Any, finished: Sequence[Any], importances: dict[str, float], folder: Path) -> Report:
     facts: dict[str, Cell] = {"Trials": len(study.trials), "Finished": len(finished), "Best": number(finished[0].value)}
     subtitle = f"by their validation number, to {study.direction.name.lower()}"
+    command = shlex.join(read_facts(folder / "search.json")["environment"]["command"])
     report = Report("Search for settings", subtitle, facts=facts, footer=command)
     section = report.section(
         "History",

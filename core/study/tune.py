@@ -94,6 +94,7 @@ def tune(application: Application[Any, Any, Any], argv: Sequence[str]) -> None:
     source, before = source_of(application, line), dict(sys.modules)
     data = application.load(source, base)
     application.build(base, data)
+    _check_judge(application, base, data, space)
     digests = application.facts(source, data)["digest"]
     with only_writer(line.out):
         _claim(application, line, source, base, digests, space)
@@ -111,7 +112,8 @@ def tune(application: Application[Any, Any, Any], argv: Sequence[str]) -> None:
             search.run()
         except KeyboardInterrupt:
             raise Interrupted(line.out) from None
-        tell(search.study, space, base, line.out, json=line.json, command=f"manyformer tune {application.name}")
+        epochs_only = {} if line.minutes_per_run is None else {"fit.patience": None}
+        tell(search.study, space, changed(base, epochs_only), line.out, json=line.json)
 
 
 def _space(line: TuneArguments, base: Any, fixed: Sequence[str]) -> tuple[Searched, ...]:
@@ -122,6 +124,18 @@ def _space(line: TuneArguments, base: Any, fixed: Sequence[str]) -> tuple[Search
     check_fields([each.field for each in space], fixed, budgeted=budgeted, where=WHERE)
     check_budget(base, fixed, budgeted=budgeted)
     return space
+
+
+def _check_judge(application: Application[Any, Any, Any], base: Any, data: Any, space: Sequence[Searched]) -> None:
+    """Refuses a field that decides which validation number is watched: trials would not be comparable."""
+
+    def judge(config: Any) -> tuple[str, bool]:
+        return application.monitored(config, data), application.greater_is_better(config, data)
+
+    for each in space:
+        values = each.values if each.kind == "choice" else ()
+        if any(judge(changed(base, {each.field: value})) != judge(base) for value in values):
+            raise InputError("decides which number trials are judged by", where=f"{WHERE}: {each.field}", mend="fix it")
 
 
 def _claim(

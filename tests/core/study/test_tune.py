@@ -123,6 +123,7 @@ def test_another_question_is_refused(tmp_path, ask, line, words):
         ("--search model.width=log:1e-4..1", "--search: model.width: expected a whole number, got 0.0001"),
         ("--search model.act=relu..tanh", "--search: model.act: a range needs two numbers"),
         ("--search model.widht=1..2", "did you mean 'model.width'"),
+        ("--search fit.monitor=mse,loss", "--search: fit.monitor: decides which number trials are judged by"),
         ("--search seed=1..2", "the seeds are no settings"),
         ("--search optim.lr=1,2 --optim.lr 1", "is also set by --optim.lr"),
         ("--search fit.max_epochs=1..3 --minutes-per-run 1", "is decided by --minutes-per-run"),
