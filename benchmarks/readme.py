@@ -125,11 +125,12 @@ def conditions(file: Path, root: Path) -> str:
     commits = runs.get("commits") or [provenance["commit"]]
     threads = runs.get("threads") or [provenance["threads"]]
     processors = runs.get("processors") or [provenance["machine"]["processor"]]
+    minutes = _listed(f"{number:g}" for number in runs.get("minutes", ()))
     facts = [
         f"commit {_listed(str(commit)[:7] for commit in commits)}",
         f"{_listed(processors)}, {_listed(threads)} threads",
         *([f"seeds {_listed(runs['seeds'])}"] if "seeds" in runs else []),
-        *([f"at most {_listed(f'{minutes:g}' for minutes in runs['minutes'])} minutes a fit"] if runs else []),
+        *([f"at most {minutes} minutes a fit"] if minutes else []),
     ]
     return f"From `{file.relative_to(root).as_posix()}`: {'; '.join(facts)}."
 

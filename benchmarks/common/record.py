@@ -58,7 +58,7 @@ def _python_files(paths: Iterable[str], root: Path) -> set[Path]:
 def provenance(*, threads: int, packages: Iterable[str] = ()) -> dict[str, Any]:
     """What a result file must name besides its numbers: command, commit, machine, threads, versions, time."""
     return {
-        "command": "python -m " + " ".join([_main_module(), *map(_public, sys.argv[1:])]),
+        "command": "python -m " + " ".join([_main_module(), *public_words(sys.argv[1:])]),
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--", "core", "apps", "benchmarks")),
         "machine": machine(),
@@ -94,9 +94,9 @@ def _main_module() -> str:
     return spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).name
 
 
-def _public(word: str) -> str:
-    """A word of the command; of an absolute path, which is of one machine only, its last part."""
-    return Path(word).name if word.startswith("/") else word
+def public_words(words: Iterable[str]) -> list[str]:
+    """The words of a command; of an absolute path, which is of one machine only, its last part."""
+    return [Path(word).name if word.startswith("/") else word for word in words]
 
 
 def _git(*arguments: str) -> str | None:
