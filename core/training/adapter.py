@@ -80,8 +80,8 @@ def _strategy(group: Group) -> Strategy:
         gradient_as_bucket_view=True,
         # Parameters that take no part in a loss keep no gradient, as in one process. It also keeps torch from sorting
         # the gradients anew after the first step, so that sums over more than two processes are rounded as before when
-        # a run is resumed. The price is a walk over the graph: on a processor a step of 0.8 M parameters takes as much of
-        # its time as with one exchange of all gradients after the backward pass (10 ms), which could not overlap it.
+        # a run is resumed. The price is a walk over the graph: on a processor a step of 0.8 M parameters takes as much
+        # of its time as with one exchange of all gradients after the backward pass (10 ms), which could not overlap it.
         find_unused_parameters=True,
     )
 
