@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from apps.asr.config import AsrConfig
-from apps.asr.data.sources import DEFAULT_DATA, Corpus, load_corpus
+from apps.asr.data.sources import DEFAULT_DATA, Corpus, load_corpus, part_of
 from apps.asr.evaluate import reference
 from apps.asr.fitting import Fitted, fit_recogniser, said
 from apps.asr.metrics import RATE, measured
@@ -55,6 +55,10 @@ class SpeechRecognition(Application[AsrConfig, Corpus, Recogniser]):
             "utterances": {name: len(utterances) for name, utterances in data.splits.items()},
             "digest": dict(data.digests),
         }
+
+    def part(self, data: Corpus, share: float) -> Corpus:
+        """Utterances of all speakers."""
+        return part_of(data, share)
 
     def build(self, config: AsrConfig, data: Corpus) -> nn.Module:
         """A network with as many outputs as the tokenizer of the training texts has."""

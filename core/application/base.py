@@ -18,6 +18,7 @@ from jaxtyping import Shaped
 from torch import nn
 
 from core.command import RunDirectory
+from core.errors import InputError
 from core.evaluation.metrics import Metric
 from core.optim import OptimConfig, ScheduleConfig
 from core.training import FitResult, FitSettings, Pace, Progress
@@ -152,6 +153,16 @@ class Application(ABC, Generic[C, D, M]):
     @abstractmethod
     def facts(self, source: Any, data: D) -> dict[str, Any]:
         """What a run on these data claims; see :func:`core.command.claim_data`."""
+
+    def part(self, data: D, share: float) -> D:
+        """The data with a share of the training split, the others whole.
+
+        What is in it decides the part: it is the same for every seed, and a smaller one lies within a larger.
+
+        Raises:
+            InputError: there are no parts, or too little to divide.
+        """
+        raise InputError("does not train on a part of its data", where=self.name)
 
     @abstractmethod
     def build(self, config: C, data: D) -> nn.Module:

@@ -86,8 +86,9 @@ def _run(
     if due:
         prepare(modules)
     configs = {each.key: _settled(brief, plan, each) for each in variants if any(key == each.key for key, _ in due)}
+    shares = {each.key: each.share for each in variants}
     jobs = [
-        Job(brief=brief, key=key, seed=seed, config=dataclasses.replace(configs[key], seed=seed))
+        Job(brief=brief, key=key, seed=seed, config=dataclasses.replace(configs[key], seed=seed), share=shares[key])
         for key, seed in runs
         if (key, seed) in due and configs[key] is not None
     ]
@@ -118,6 +119,7 @@ def _settled(brief: Brief, plan: Plan, variant: Variant) -> Any:
         arm=variant.arm,
         key=variant.key,
         config=variant.config,
+        share=variant.share,
         minutes=plan.minutes_per_run,
         parameters=variant.parameters,
         jobs=tuple(run for run in runs if not has_ended(brief, run.key, run.seed)),

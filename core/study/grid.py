@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import yaml
@@ -36,6 +36,38 @@ class Varied:
 
     field: str
     values: tuple[Any, ...]
+
+
+DATA_SHARE = "data.share"
+"""What an arm can differ in besides the config: the share of the training split that it learns from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise InputError(f"must lie above 0 and be at most 1, got {self.share}", where=DATA_SHARE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outside:
+    data: _Data = field(default_factory=_Data)
+
+
+def parse_arms(text: str, base: Any) -> Varied:
+    """As :func:`parse_varied`, for what a comparison can vary: fields of the config, and ``data.share``.
+
+    >>> parse_arms("data.share=1,0.5", None)
+    Varied(field='data.share', values=(1.0, 0.5))
+    """
+    return parse_varied(text, _Outside() if text.partition("=")[0].strip() == DATA_SHARE else base)
+
+
+def settings_of(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes that are the config's."""
+    return {path: value for path, value in changes.items() if path != DATA_SHARE}
 
 
 def parse_varied(text: str, base: Any, *, where: str = _WHERE) -> Varied:

@@ -17,14 +17,16 @@ from core.application import Application
 from core.command import Parsed, config_to_dict, parse_config
 from core.errors import InputError, nearest
 from core.study.grid import (
+    DATA_SHARE,
     DECIDED,
     Varied,
     changed,
     check_varied,
     fixed_fields,
     key_of,
-    parse_varied,
+    parse_arms,
     plain_fields,
+    settings_of,
 )
 from core.study.plan import Plan, check_extends, check_folder, read_plan
 from core.study.records import Arm
@@ -42,7 +44,8 @@ class CompareArguments:
     out: Path
     """Folder of the study. On several machines (--ray) they must all see it."""
     vary: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """FIELD=VALUE,VALUE,... of the config; the first value is the baseline. Once for each field."""
+    """FIELD=VALUE,VALUE,... of the config, or data.share=1,0.5,... of the training split; the first value is the
+    baseline. Once for each field."""
     seeds: int = 5
     """Runs of each arm, with so many seeds in a row from --seed on; more may be added later."""
     minutes_per_run: float | None = None
@@ -83,12 +86,14 @@ class Variant:
     Attributes:
         arm, key: which.
         config: with the first seed, its epochs not yet decided.
+        share: of the training split.
         parameters: of all its networks.
     """
 
     arm: Arm
     key: str
     config: Any
+    share: float
     parameters: int
 
 
@@ -119,7 +124,7 @@ class Question:
         if line.split not in digests:
             raise InputError(f"there is no split {line.split!r}", where="--split", mend=nearest(line.split, [*digests]))
         threads = line.threads or (known.threads if known else max(1, len(os.sched_getaffinity(0)) // line.jobs))
-        base = changed(self.base, {each.field: each.values[0] for each in self.varied})
+        base = changed(self.base, settings_of({each.field: each.values[0] for each in self.varied}))
         plan = Plan(
             task=application.name,
             source=plain_fields(self.source),
@@ -145,7 +150,7 @@ def ask(application: Application[Any, Any, Any], argv: Sequence[str]) -> Questio
     """
     parsed = read_line(application, CompareArguments, argv, verb="compare")
     line, base = parsed.arguments, parsed.config
-    varied = tuple(parse_varied(text, base) for text in line.vary)
+    varied = tuple(parse_arms(text, base) for text in line.vary)
     fixed, budgeted = fixed_fields(argv, application.config), line.minutes_per_run is not None
     if line.report:
         _check_alone(argv)
@@ -214,13 +219,14 @@ def variants_of(application: Application[Any, Any, Any], plan: Plan, base: Any, 
     found = []
     for arm in plan.arms:
         try:
-            config = changed(base, {**arm.changes, "seed": plan.seeds[0]})
-            network = application.build(config, data)
+            config = changed(base, {**settings_of(arm.changes), "seed": plan.seeds[0]})
+            share = arm.changes.get(DATA_SHARE, 1.0)
+            network = application.build(config, data if share == 1 else application.part(data, share))
         except InputError as error:
             where = f"the arm {arm.name}" + (f": {error.where}" if error.where else "")
             raise InputError(error.what, where=where, mend=error.mend) from error
         parameters = _count(network) * application.networks(config)
-        found.append(Variant(arm=arm, key=key_of(arm), config=config, parameters=parameters))
+        found.append(Variant(arm=arm, key=key_of(arm), config=config, share=share, parameters=parameters))
     return found
 
 

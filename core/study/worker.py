@@ -72,8 +72,8 @@ class Brief:
             os.sched_setaffinity(0, self.cores)
         torch.set_num_threads(self.threads)
 
-    def load(self, config: Any) -> Any:
-        """The data, which must be those of the plan as far as they are scored.
+    def load(self, config: Any, share: float = 1.0) -> Any:
+        """The data with a share of the training split; as far as they are scored they must be those of the plan.
 
         Raises:
             InputError: anything wrong with them.
@@ -83,7 +83,7 @@ class Brief:
         if digests.get(self.split) != self.digests.get(self.split):
             what = f"the split {self.split!r} is another one in this run, by its settings or since the study began"
             raise InputError(what, where=str(self.source.data), mend="arms must be scored on the same data")
-        return data
+        return data if share == 1 else self.application.part(data, share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +95,7 @@ class Job:
         key: of its arm.
         seed: its own.
         config: with that seed.
+        share: of the training split.
         launched: ``time.monotonic()`` when its process was asked for.
     """
 
@@ -102,6 +103,7 @@ class Job:
     key: str
     seed: int
     config: Any
+    share: float = 1.0
     launched: float = 0.0
 
     @property
@@ -121,7 +123,7 @@ class Job:
     def _run(self, journal: Journal) -> dict[str, Any]:
         brief, application = self.brief, self.brief.application
         brief.prepare()
-        data = brief.load(self.config)
+        data = brief.load(self.config, self.share)
         begun = time.monotonic()
         done = train_in(application, brief.source, self.config, data, self.work)
         training = time.monotonic() - begun
@@ -160,6 +162,7 @@ class Decision:
         brief: what it shares with the runs.
         arm, key: which.
         config: of the arm; its seed is that of the first run.
+        share: of the training split.
         minutes: of the budget.
         parameters: of all networks of the arm.
         jobs: its runs, which fail where the arm cannot be measured.
@@ -169,6 +172,7 @@ class Decision:
     arm: Arm
     key: str
     config: Any
+    share: float
     minutes: float
     parameters: int
     jobs: tuple[Job, ...]
@@ -177,7 +181,8 @@ class Decision:
         """Measure, and write the arm's config; returns the exit status of the process."""
         self.brief.prepare()
         try:
-            config = self.brief.application.within(self.config, self.brief.load(self.config), self.minutes)
+            data = self.brief.load(self.config, self.share)
+            config = self.brief.application.within(self.config, data, self.minutes)
         except Interrupted:
             return INTERRUPTED
         except Exception as error:

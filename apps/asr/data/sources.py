@@ -265,6 +265,22 @@ def _laid_out(units: Sequence[str], counts: Mapping[str, int], shares: Mapping[s
     return part_of
 
 
+def part_of(corpus: Corpus, share: float) -> Corpus:
+    """The corpus with a share of its training utterances; which ones depends on their keys alone.
+
+    >>> said = tuple(Utterance(key=f"u{i}", path=Path("x.wav")) for i in range(8))
+    >>> corpus = Corpus({"train": said}, "talks", False, {"train": "abc"})
+    >>> few, many = (part_of(corpus, share).splits["train"] for share in (0.25, 0.75))
+    >>> len(few), len(many), set(few) < set(many)
+    (2, 6, True)
+    """
+    said = corpus.splits["train"]
+    kept = {u.key for u in sorted(said, key=lambda u: _hash(u.key))[: max(1, round(share * len(said)))]}
+    part = tuple(utterance for utterance in said if utterance.key in kept)
+    digest = hashlib.sha256("\0".join([corpus.digests["train"], *sorted(kept)]).encode()).hexdigest()
+    return replace(corpus, splits={**corpus.splits, "train": part}, digests={**corpus.digests, "train": digest})
+
+
 def same_text(text: str | None) -> str:
     """What two transcripts of the same words have in common: case, blanks and punctuation are left out.
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from apps.tabular.prediction.config import TabularConfig
 from apps.tabular.prediction.data.sources import DEFAULT_DATA, load_splits
-from apps.tabular.prediction.data.split import row_hashes
+from apps.tabular.prediction.data.split import holdout, row_hashes
 from apps.tabular.prediction.data.table import Table
 from apps.tabular.prediction.fitting import Fitted, fit_predictor, prepare
 from apps.tabular.prediction.predictor import TASK, TabularPredictor, load_run, new_model
@@ -73,6 +73,11 @@ class TablePrediction(Application[TabularConfig, Splits, TabularPredictor]):
             "rows": {name: len(table) for name, table in data.items()},
             "digest": {name: digest(table) for name, table in data.items()},
         }
+
+    def part(self, data: Splits, share: float) -> Splits:
+        """Whole groups, or sets of equal rows, and every class in proportion."""
+        kept, _ = holdout(data["train"], 1.0 - share)
+        return {**data, "train": data["train"].take(kept)}
 
     def build(self, config: TabularConfig, data: Splits) -> nn.Module:
         """One member, for the features that the encoder makes of the training rows."""

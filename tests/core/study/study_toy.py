@@ -115,6 +115,9 @@ class ToyApplication(Application[Config, dict, Model]):
         rng = np.random.default_rng(sum(source.data.encode()))
         return {name: rng.normal(size=(count, 6)).astype(np.float32) for name, count in ROWS.items()}
 
+    def part(self, data, share):
+        return {**data, "train": data["train"][: round(share * len(data["train"]))]}
+
     def facts(self, source, data):
         return {"data": source.data, "digest": {name: str(float(rows.sum())) for name, rows in data.items()}}
 

@@ -68,6 +68,19 @@ def test_a_run_is_what_training_and_scoring_here_would_be(toy, finished):
         assert record.peak_mib > 100
 
 
+def test_arms_can_learn_from_a_part_of_the_data(toy, tmp_path, ask):
+    """Scored on the same rows; the oracle is a training on the part, here."""
+    assert ask("--vary data.share=1,0.5 --vary model.width=3,4 --seeds 1 --one-at-a-time --keep-runs")[0] == 0
+    data = toy.TOY.load(toy.Source(), toy.Config())
+    for record in outcome_of(toy, tmp_path / "study").records:
+        share = 0.5 if record.arm == "data.share=0.5" else 1.0
+        config = toy.Config(model=toy.Net(width=4 if record.arm == "model.width=4" else 3))
+        done = toy.TOY.fit(config, toy.TOY.part(data, share))
+        scored = toy.TOY.score(done.model, data, "test")
+        assert record.metrics == {name: one.value for name, one in scored.measures.items()}
+        assert record.steps == done.results[0].steps == (9 if share == 0.5 else 15)
+
+
 def test_the_results_file_and_the_page(finished):
     results = json.loads((finished / "results.json").read_text())
     assert len(results["runs"]) == 4
@@ -270,6 +283,7 @@ def test_a_preset_that_differs_in_what_varies_only_is_the_same_question(study, a
         ("--vary model.width=3,4 --minutes-per-run 1 --fit.max-epochs 3", "is decided by --minutes-per-run"),
         ("--vary model.width=3,4 --fit.max-minutes 3", "must not depend on the clock"),
         ("--vary seed=3,4", "the seeds are no settings"),
+        ("--vary data.share=1,2", "data.share: must lie above 0 and be at most 1, got 2.0"),
         ("--vary fit.max_epochs=3,4 --minutes-per-run 1", "is decided by --minutes-per-run"),
         ("--vary model.width=3", "one value only"),
         ("", "nothing varies"),
