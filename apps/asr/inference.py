@@ -8,7 +8,7 @@
 Projected positions are kept by relative attention itself, once it is in evaluation mode and runs without gradients.
 Folding is done in float64 and rounded once. The copy's weights lie in one piece of memory, and so does what is made on
 the way: copies of single weights, freed, would leave the heap full of holes over which the buffers of a pass scatter,
-which doubles the memory that it touches.
+which doubles the memory that it touches. Activations overwrite what they are of.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from apps.asr.model import Squeezeformer
 from core.convolution import ConvolutionModule
+from core.feedforward import MLP
 from core.layout import Residual, can_fold, fold_scale_
 from core.norm import BatchNorm, Identity, PRepBN, UnifiedNorm
 
@@ -49,9 +51,12 @@ def for_inference(model: Squeezeformer, dtype: torch.dtype | None = None) -> Squ
         if isinstance(module, Residual) and can_fold(module):
             fold_scale_(module)
         elif isinstance(module, ConvolutionModule):
+            module.in_place = True
             norm = module.norm.as_batchnorm() if isinstance(module.norm, PRepBN | UnifiedNorm) else module.norm
             if isinstance(norm, BatchNorm):
                 _fold_norm_(module, norm)
+        elif isinstance(module, MLP) and module.activate is F.silu:
+            module.activate = _silu_
     return _in_one_piece(folded, dtype)
 
 
@@ -68,6 +73,10 @@ def _in_one_piece(model: Squeezeformer, dtype: torch.dtype | None) -> Squeezefor
         copied = piece[:size].view(kind).view(tensor.shape).copy_(tensor.detach())
         placed[id(tensor)] = nn.Parameter(copied, requires_grad=False) if isinstance(tensor, nn.Parameter) else copied
     return copy.deepcopy(model, placed)
+
+
+def _silu_(x: Tensor) -> Tensor:
+    return F.silu(x, inplace=True)
 
 
 def _fold_norm_(module: ConvolutionModule, norm: BatchNorm) -> None:

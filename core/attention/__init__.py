@@ -12,7 +12,8 @@ from core.attention.nala import NaLaAttention
 from core.attention.normlin import NormLin
 from core.attention.pooling import Pooling
 from core.attention.random_mixing import RandomMixing
-from core.attention.relative import RelativeAttention, relative_attention, relative_positions, relative_shift
+from core.attention.relative import RelativeAttention, relative_attention, relative_shift
+from core.attention.sinusoids import relative_positions
 from core.attention.softmax import SoftmaxAttention, softmax_attention
 from core.attention.stickbreaking import StickBreakingAttention
 from core.attention.topk import TopKAttention

@@ -20,10 +20,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
-from weakref import WeakValueDictionary
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -31,27 +29,15 @@ from core.attention.base import Capabilities, Mixer
 from core.attention.blocked import blocked_attention, in_one_block
 from core.attention.headed import check_heads
 from core.attention.rows import attention_by_rows, faster_without_gradients
+from core.attention.sinusoids import SharedTable, half_positions, project_halves, relative_positions, shared_table
 from core.attention.softmax import allowed_keys, attend
 from core.initialisation import uniform_fan_in_
 
 # In training the table of sinusoids grows by so many tokens at a time, so that not every new length rebuilds it.
 _GROWTH = 256
-
-
-def relative_positions(
-    n: int, width: int, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None
-) -> Float[Tensor, "offsets D"]:
-    """Sinusoids of the offsets n-1, ..., 0, ..., -(n-1) of n tokens, sine and cosine in turn: ``(2n-1,D)``.
-
-    An odd width ends with a sine. Angles are computed in float64.
-
-    >>> relative_positions(2, 2).round(decimals=2).tolist()
-    [[0.8399999737739563, 0.5400000214576721], [0.0, 1.0], [-0.8399999737739563, 0.5400000214576721]]
-    """
-    offsets = torch.arange(2 * n - 1 if n else 0, dtype=torch.float64, device=device)
-    frequencies = 10000.0 ** -(torch.arange(0, width, 2, dtype=torch.float64, device=device) / width)
-    angles = (n - 1 - offsets)[:, None] * frequencies
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width].to(dtype)
+# Tokens up to which projected positions are kept. The layers of a model together keep four times its activations, and
+# for longer sequences the projection is a small part of the work.
+_KEPT = 128
 
 
 def relative_shift(scores: Float[Tensor, "*heads N offsets"]) -> Float[Tensor, "*heads N N"]:
@@ -105,15 +91,13 @@ def relative_attention(
     ... ).tolist()
     [2.0, 1.5]
     """
-    scale = 1 / math.sqrt(q.shape[-1])
+    allowed = allowed_keys(key_mask, pair_mask, causal, q)
     if dropout == 0.0 and faster_without_gradients(q, k, v, positions, content_bias, position_bias):
-        content, position = (q + bias.to(q.dtype)[:, None] for bias in (content_bias, position_bias))
-        allowed = allowed_keys(key_mask, pair_mask, causal, q)
-        return attention_by_rows(content, position, k, v, positions, allowed, scale)
+        return attention_by_rows(q, k, v, positions, content_bias, position_bias, allowed)
+    scale, positions = 1 / math.sqrt(q.shape[-1]), positions.to(q.dtype)
     q = q * scale
     content = q + (content_bias * scale).to(q.dtype)[:, None]
     position = q + (position_bias * scale).to(q.dtype)[:, None]
-    allowed = allowed_keys(key_mask, pair_mask, causal, q)
     if dropout == 0.0 and not in_one_block(q):
         return blocked_attention(content, position, k, v, positions, allowed)
     # One product a head for the whole batch: every sequence reads the same table.
@@ -132,9 +116,9 @@ class RelativeAttention(Mixer):
 
     Initialisation: weights U(-1/sqrt(D), 1/sqrt(D)), biases, u and v zero.
 
-    In evaluation without gradients W_p p(r) is kept for the longest sequence so far: what a shorter one needs is the
-    middle of it. The table follows its weight's version, and is in no state dict; writing through ``weight.data`` in
-    evaluation mode is the one change it cannot see.
+    In evaluation without gradients W_p p(r) is kept for the longest sequence so far that has up to 128 tokens: what a
+    shorter one needs is the middle of it. The table follows its weight's version, and is in no state dict; writing
+    through ``weight.data`` in evaluation mode is the one change it cannot see. Longer ones are projected in each call.
 
     Args:
         width: D.
@@ -165,7 +149,7 @@ class RelativeAttention(Mixer):
         for linear in (self.qkv, self.position, self.out):
             uniform_fan_in_(linear)
         self._kept: _Kept | None = None
-        self._sinusoids: _Sinusoids | None = None
+        self._sinusoids: SharedTable | None = None
 
     def mix(
         self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None, pair_mask: Bool[Tensor, "*B N N"] | None
@@ -208,63 +192,36 @@ class RelativeAttention(Mixer):
     def _positions(self, q: Tensor) -> Tensor:
         """W_p p(r) for queries ``q (B,H,N,D/H)``: ``(H,2N-1,D/H)``."""
         n, weight = q.shape[2], self.position.weight
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or weight.is_inference():
-            return self._project(self._sinusoids_of(n, -(-n // _GROWTH) * _GROWTH, weight.dtype))
-        kept = self._kept
-        if kept is None or not kept.serves(weight, q):
-            # In float32 at least, rounded once. Not in advance for longer ones: it is memory that counts here.
-            wide = torch.promote_types(weight.dtype, torch.float32)
-            kept = _Kept(weight, weight._version, self._project(self._sinusoids_of(n, n, wide)).to(q.dtype))
+        if torch.compiler.is_compiling():
+            return self._heads(self.position(relative_positions(n, self.width, dtype=weight.dtype, device=q.device)))
+        if self.training or torch.is_grad_enabled() or weight.is_inference():
+            rows = self._sinusoids_of(relative_positions, n, -(-n // _GROWTH) * _GROWTH, weight.dtype)
+            return self._heads(self.position(_middle(rows, n)))
+        kept, dtype = self._kept, torch.promote_types(q.dtype, torch.float32)
+        if n > _KEPT:
+            return self._project(n, dtype)
+        if kept is None or not kept.serves(weight, n, dtype):
+            # Not in advance for longer ones: it is memory that counts here.
+            kept = _Kept(weight, weight._version, self._project(n, dtype))
             self._kept = kept if type(kept.table) is Tensor else None
         return _middle(kept.table, n)
 
-    def _project(self, sinusoids: Tensor) -> Tensor:
-        weight = self.position.weight
-        same = sinusoids.dtype == weight.dtype
-        projected: Tensor = self.position(sinusoids) if same else F.linear(sinusoids, weight.to(sinusoids.dtype))
-        return projected.view(sinusoids.shape[0], self.heads, self.width // self.heads).transpose(0, 1)
+    def _project(self, n: int, dtype: torch.dtype) -> Tensor:
+        """The same without gradients, computed in ``dtype``."""
+        halves = self._sinusoids_of(half_positions, n, n, dtype)
+        projected = project_halves(halves[len(halves) - n :], self.position.weight.to(dtype))
+        return self._heads(projected.to(dtype))
 
-    def _sinusoids_of(self, n: int, longest: int, dtype: torch.dtype) -> Tensor:
-        """p(r) for n tokens, of a table for ``longest`` that the layers of this width share."""
-        weight, table = self.position.weight, self._sinusoids
-        if torch.compiler.is_compiling():
-            return relative_positions(n, self.width, dtype=dtype, device=weight.device)
-        if table is None or not table.serves(n, dtype, weight.device):
-            table = _shared(longest, self.width, weight, dtype)
+    def _heads(self, projected: Tensor) -> Tensor:
+        return projected.view(projected.shape[0], self.heads, self.width // self.heads).transpose(0, 1)
+
+    def _sinusoids_of(self, make: Callable[..., Tensor], n: int, longest: int, dtype: torch.dtype) -> Tensor:
+        """A table for n tokens or more that the layers of this width share, made for ``longest`` if there is none."""
+        table, weight = self._sinusoids, self.position.weight
+        if table is None or not table.serves(make, n, dtype, weight.device):
+            table = shared_table(make, longest, self.width, weight, dtype)
             self._sinusoids = table if type(table.rows) is Tensor else None
-        return _middle(table.rows, n)
-
-
-class _Sinusoids:
-    """A table of p(r); a copy of a layer holds the same one."""
-
-    def __init__(self, rows: Tensor) -> None:
-        self.rows = rows
-
-    def serves(self, n: int, dtype: torch.dtype, device: torch.device) -> bool:
-        """Whether it is long enough for n tokens and of this kind."""
-        return 2 * n - 1 <= len(self.rows) and (self.rows.dtype, self.rows.device) == (dtype, device)
-
-    def __deepcopy__(self, memo: object) -> _Sinusoids:
-        return self
-
-
-# Each lives as long as a layer holds it.
-_SHARED: WeakValueDictionary[tuple[int, torch.dtype, torch.device], _Sinusoids] = WeakValueDictionary()
-
-
-def _shared(n: int, width: int, weight: Tensor, dtype: torch.dtype) -> _Sinusoids:
-    """The table for n tokens or more that other layers hold, or a new one; tensors that stand for others share none."""
-    key = (width, dtype, weight.device)
-    plain = type(weight.detach()) is Tensor
-    found = _SHARED.get(key) if plain else None
-    if found is None or not found.serves(n, dtype, weight.device):
-        # Made in inference mode, it could never be trained with.
-        with torch.inference_mode(False):
-            found = _Sinusoids(relative_positions(n, width, dtype=dtype, device=weight.device))
-        if plain:
-            _SHARED[key] = found
-    return found
+        return table.rows
 
 
 @dataclass(frozen=True)
@@ -275,14 +232,10 @@ class _Kept:
     version: int
     table: Tensor
 
-    def serves(self, weight: Tensor, q: Tensor) -> bool:
-        """Whether this is the table of ``weight`` as it is now, long enough and of the right kind for ``q``."""
+    def serves(self, weight: Tensor, n: int, dtype: torch.dtype) -> bool:
+        """Whether this is the table of ``weight`` as it is now, long enough for n tokens, and of this dtype."""
         same = self.weight is weight and self.version == weight._version
-        return (
-            same
-            and (self.table.dtype, self.table.device) == (q.dtype, q.device)
-            and 2 * q.shape[2] - 1 <= self.table.shape[1]
-        )
+        return same and self.table.dtype == dtype and 2 * n - 1 <= self.table.shape[1]
 
 
 def _middle(table: Tensor, n: int) -> Tensor:

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -42,6 +41,10 @@ class ConvolutionModule(Mixer):
         causal: position i reads positions i-k+1 ... i only, instead of i-(k-1)/2 ... i+(k-1)/2.
         norm: name in ``core.norm.NORMS``, of the channels after the convolution.
         norm_options: that norm's options.
+
+    Attributes:
+        in_place: swishes overwrite what they are of, which spares memory where only the result is wanted; hooks then
+            see overwritten numbers.
 
     Raises:
         InputError: an even kernel, an unknown activation or norm, or an option that the norm does not take.
@@ -69,7 +72,7 @@ class ConvolutionModule(Mixer):
             raise InputError(f"the kernel must be odd, not {kernel}", where="convolution")
         if activation not in ("swish", "glu"):
             raise InputError(f"no activation {activation!r}", where="convolution", mend="swish or glu")
-        self.activation, self.causal = activation, causal
+        self.activation, self.causal, self.in_place = activation, causal, False
         channels = 2 * width if activation == "swish" else width
         left = kernel - 1 if causal else kernel // 2
         self.pointwise_in = nn.Linear(width, 2 * width)
@@ -83,12 +86,11 @@ class ConvolutionModule(Mixer):
         self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None, pair_mask: Bool[Tensor, "*B N N"] | None
     ) -> Float[Tensor, "B N D"]:
         """Convolve within each sequence."""
-        alone = not torch.is_grad_enabled()  # nobody wants again what is computed here
         h = self.pointwise_in(x)
-        h = F.silu(h, inplace=alone) if self.activation == "swish" else F.glu(h)
+        h = F.silu(h, self.in_place) if self.activation == "swish" else F.glu(h)
         if mask is not None:
             h = h.masked_fill(~mask[:, :, None], 0.0)
-        y: Tensor = self.pointwise_out(F.silu(self.norm(self.depthwise(h), mask), inplace=alone))
+        y: Tensor = self.pointwise_out(F.silu(self.norm(self.depthwise(h), mask), self.in_place))
         return y
 
     def input_maps(self) -> Sequence[nn.Linear]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from core.attention import RelativeAttention, blocked, relative_attention, relative_positions, relative_shift
 from core.attention import rows as by_rows
+from core.attention.sinusoids import half_positions, project_halves
 from core.errors import InputError
 from core.optim.routing import route
 from core.testing.cases import MixerCase
@@ -35,6 +36,15 @@ def test_positions_by_the_double_loop(n: int, width: int) -> None:
             angle = offset / 10000 ** (2 * (c // 2) / width)
             wanted = math.cos(angle) if c % 2 else math.sin(angle)
             assert float(table[row, c]) == pytest.approx(wanted, abs=1e-14)
+
+
+@pytest.mark.parametrize("width", [1, 4, 5])
+@pytest.mark.parametrize("n", [0, 1, 2, 7])
+def test_half_of_the_offsets_gives_the_projection_of_all(n: int, width: int) -> None:
+    weight = draw(3, width)
+    got = project_halves(half_positions(n, width, dtype=torch.float64), weight)
+    wanted = relative_positions(n, width, dtype=torch.float64) @ weight.T
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 50])
@@ -126,7 +136,7 @@ def test_where_gradients_are_wanted_or_sixteen_bits_are_slow_rows_are_not_taken(
     with torch.no_grad():
         assert by_rows.faster_without_gradients(leaf, other)
         assert by_rows.faster_without_gradients(other.bfloat16())
-        assert not by_rows.faster_without_gradients(draw(2, 2, 40, 3).bfloat16())
+        assert not by_rows.faster_without_gradients(draw(2, 2, 401, 3).bfloat16())
 
 
 CHECKS = ("ignores_padding", "keeps_sequences_apart", "takes_packed_rows", "is_causal_when_asked")
@@ -210,19 +220,28 @@ def test_kept_positions_follow_the_weight(change: Callable[[RelativeAttention], 
 def test_kept_positions_are_made_once_and_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     mixer, project, made = RelativeAttention(6, 2).double().eval(), RelativeAttention._project, []
 
-    def counted(self: RelativeAttention, sinusoids: Tensor) -> Tensor:
+    def counted(self: RelativeAttention, n: int, dtype: torch.dtype) -> Tensor:
         if self is mixer:
-            made.append((len(sinusoids) + 1) // 2)
-        return project(self, sinusoids)
+            made.append(n)
+        return project(self, n, dtype)
 
     monkeypatch.setattr(RelativeAttention, "_project", counted)
-    for n, wanted in ((9, [9]), (1, [9]), (256, [9, 256]), (20, [9, 256]), (300, [9, 256, 300]), (0, [9, 256, 300])):
+    for n, wanted in (
+        (9, [9]),
+        (1, [9]),
+        (128, [9, 128]),
+        (20, [9, 128]),
+        (300, [9, 128, 300]),
+        (128, [9, 128, 300]),
+        (0, [9, 128, 300]),
+    ):
         x = draw(1, n, 6, seed=n)
         with torch.no_grad():
             torch.testing.assert_close(mixer(x), fresh(mixer, x), rtol=1e-12, atol=1e-12)
         assert made == wanted
+    before = mixer._kept
     mixer(draw(1, 9, 6))
-    assert made[-1] == 9  # with gradients nothing is kept
+    assert mixer._kept is before  # with gradients nothing is kept, nor is what was kept used
 
 
 def test_layers_share_one_table_of_sinusoids_which_dies_with_them() -> None:
@@ -239,17 +258,17 @@ def test_layers_share_one_table_of_sinusoids_which_dies_with_them() -> None:
     with torch.no_grad():
         second(x[:, :7])
     assert second._sinusoids is not None
-    assert len(second._sinusoids.rows) == 2 * 7 - 1  # in inference, no longer than needed
+    assert len(second._sinusoids.rows) == 7  # in inference, half of the offsets and no more than needed
 
 
-def test_in_sixteen_bits_kept_positions_are_rounded_once() -> None:
-    mixer, n = RelativeAttention(12, 2).to(torch.bfloat16).eval(), 30
+@pytest.mark.parametrize("n", [30, 450])
+def test_sixteen_bits_without_gradients_are_near_what_float64_gives(n: int) -> None:
+    mixer, x = RelativeAttention(12, 2).to(torch.bfloat16).eval(), draw(2, n, 12).bfloat16()
     with torch.no_grad():
-        mixer(draw(1, n, 12).bfloat16())
-    kept = mixer._kept
-    assert kept is not None
-    wanted = relative_positions(n, 12, dtype=torch.float64) @ mixer.position.weight.double().T
-    assert torch.equal(kept.table, wanted.to(torch.bfloat16).view(-1, 2, 6).transpose(0, 1))
+        y = mixer(x)
+        wanted = copy.deepcopy(mixer).double()(x.double())
+    assert y.dtype == torch.bfloat16
+    assert float((y.double() - wanted).norm() / wanted.norm()) < 0.01
 
 
 def test_what_is_kept_is_no_state_and_survives_a_copy() -> None:
