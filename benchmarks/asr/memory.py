@@ -4,8 +4,13 @@ The process is forked from a server that has only imported the libraries, so tha
 builds the contender, runs a pass over half a second of audio (which loads code and scratch buffers), gives freed memory
 back to the kernel, sets the kernel's high-water mark of resident memory to what is held then, and runs one pass at the
 load that is measured. The result is how far the mark stands above that: what the pass needs beyond weights and
-features, with whatever the allocator wastes. Gradients of the weights are in it for a training step, the same for all.
-Linux with glibc only.
+features, with what it leaves behind for the next (kernels that libraries compile or pack for new shapes, their scratch
+buffers, whatever the network keeps). Gradients of the weights are in it for a training step, the same for all.
+
+Buffers of 64 KiB or more come from the kernel one by one, for every contender. By glibc's own rules they come from the
+heap, and which pages a pass touches there depends on the holes that building, casting or copying the network left, not
+on the pass: measured so, the same pass took up to three times as much in one heap as in another. The figure is thereby
+what is held at the peak, without what a heap's holes add to it. Linux with glibc only.
 """
 
 from __future__ import annotations
@@ -20,6 +25,8 @@ from benchmarks.asr.contenders import Contender, Load, Mode, Precision
 from benchmarks.common.measure import peak_memory_mib
 
 WARM_UP = Load(seconds=0.5, batch=1)
+#: Bytes from which buffers are mapped, and the numbers of the two options of glibc's ``mallopt``.
+MAPPED_FROM, M_MMAP_THRESHOLD, M_TOP_PAD = 1 << 16, -3, -2
 PRELOADED = ["benchmarks.asr.memory", "torchaudio.models", "speechbrain.lobes.models.transformer.Conformer"]
 
 
@@ -46,6 +53,7 @@ def _measure(
 
     from benchmarks.asr.contenders import prepare
 
+    map_buffers()
     torch.set_num_threads(threads)
     prepare(contender, WARM_UP, precision, mode)()
     measured = prepare(contender, load, precision, mode)
@@ -53,6 +61,18 @@ def _measure(
     before = peak_memory_mib()
     measured()
     sender.send(peak_memory_mib() - before)
+
+
+def map_buffers() -> None:
+    """From now on, take large buffers from the kernel one by one and give each back once it is freed.
+
+    Unless a hole that was left before is large enough: call it before anything is built.
+    """
+    libc = ctypes.CDLL("libc.so.6")
+    libc.mallopt(M_MMAP_THRESHOLD, MAPPED_FROM)
+    # The free end of the heap would be used first.
+    libc.mallopt(M_TOP_PAD, 0)
+    libc.malloc_trim(0)
 
 
 def reset_peak() -> None:
