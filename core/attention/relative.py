@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from core.attention.base import Capabilities, Mixer
 from core.attention.blocked import blocked_attention, in_one_block
 from core.attention.headed import check_heads
-from core.attention.rows import attention_by_rows, faster_without_gradients
+from core.attention.rows import WIDENED, attention_by_rows, faster_without_gradients
 from core.attention.sinusoids import SharedTable, half_positions, project_halves, relative_positions, shared_table
 from core.attention.softmax import allowed_keys, attend
 from core.initialisation import uniform_fan_in_
@@ -199,7 +199,7 @@ class RelativeAttention(Mixer):
             return self._heads(self.position(_middle(rows, n)))
         kept, dtype = self._kept, torch.promote_types(q.dtype, torch.float32)
         if n > _KEPT:
-            return self._project(n, dtype)
+            return self._project(n, dtype if n <= WIDENED else q.dtype)
         if kept is None or not kept.serves(weight, n, dtype):
             # Not in advance for longer ones: it is memory that counts here.
             kept = _Kept(weight, weight._version, self._project(n, dtype))
