@@ -52,7 +52,7 @@ demo: $(INSTALLED)
 	  $(RUN) -c "import sys; from sklearn import datasets as d; f = getattr(d, 'load_$$table')(as_frame=True).data; f.head(10).to_csv(sys.argv[1], index=False)" $(DEMO)/$$table/rows.csv; \
 	  $(RUN) -m apps.tabular.prediction.predict $(DEMO)/$$table $(DEMO)/$$table/rows.csv --out $(DEMO)/$$table/predictions.csv; \
 	done
-	$(RUN) -m apps.asr.train --out $(DEMO)/speech --fit.max-epochs 20 --max-minutes 3
+	$(RUN) -m apps.asr.train --out $(DEMO)/speech --fit.max-epochs 14 --max-minutes 2
 	$(RUN) -m apps.asr.evaluate $(DEMO)/speech --report $(DEMO)/speech/report
 	$(RUN) -c "from apps.asr.data.sources import load_corpus; print(*(u.path for u in load_corpus().splits['test'][:3]), sep='\n')" \
 	  | xargs $(RUN) -m apps.asr.predict $(DEMO)/speech
