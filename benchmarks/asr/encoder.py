@@ -29,8 +29,8 @@ from benchmarks.asr.contenders import CONTENDERS, Contender, Load, Mode, Pass, P
 from benchmarks.asr.counting import multiply_adds
 from benchmarks.asr.encoder_table import OURS, document, told
 from benchmarks.asr.memory import peak_growth
-from benchmarks.asr.rounds import ratio, take_turns
 from benchmarks.common.record import machine, provenance, source_digest, write_json
+from benchmarks.common.rounds import ratio, take_turns
 from benchmarks.common.table import write_text
 
 Point = tuple[Load, Precision, Mode]
@@ -43,6 +43,7 @@ SOURCES = (
     *(f"apps/asr/{name}.py" for name in ("model", "inference", "config", "frontend", "subsampling", "reduction")),
     *(f"core/{room}" for room in ("attention", "convolution", "feedforward", "kernels", "layout", "norm", "position")),
     "benchmarks/asr",
+    *(f"benchmarks/common/{name}.py" for name in ("measure", "memory", "rounds")),
 )
 
 

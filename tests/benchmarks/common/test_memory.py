@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks.asr.memory import reset_peak
+from benchmarks.common.memory import reset_peak
 from benchmarks.common.measure import peak_memory_mib
 
 MIB = 1 << 20
@@ -23,7 +23,7 @@ def test_what_was_freed_before_does_not_hide_what_is_taken_now():
 
 
 HOLES = """
-from benchmarks.asr.memory import map_buffers, reset_peak
+from benchmarks.common.memory import map_buffers, reset_peak
 from benchmarks.common.measure import peak_memory_mib
 import sys
 kib = 1 << 10

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.asr.rounds import WARM_UP, ratio, take_turns
+from benchmarks.common.rounds import WARM_UP, ratio, take_turns
 
 
 def test_everybody_is_first_equally_often():
