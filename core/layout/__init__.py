@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from core.layout.build import build
+from core.layout.catalogue import Row, catalogue
 from core.layout.entries import Entry, Layout, Repeat, flatten
 from core.layout.feedforwards import feedforward_options
 from core.layout.fold import can_fold, fold_scale, fold_scale_, fold_scales
-from core.layout.low_rank import LowRankLinear, break_even_rank, factorise
 from core.layout.mixers import Request, mixer_options
 from core.layout.residual import Residual
 from core.layout.scale import InputScale
@@ -17,15 +17,14 @@ __all__ = [
     "Entry",
     "InputScale",
     "Layout",
-    "LowRankLinear",
     "Repeat",
     "Request",
     "Residual",
+    "Row",
     "Stack",
-    "break_even_rank",
     "build",
     "can_fold",
-    "factorise",
+    "catalogue",
     "feedforward_options",
     "flatten",
     "fold_scale",

@@ -26,7 +26,7 @@ from core.norm.base import fold_affine
 class ReadsLinearly(Protocol):
     """A block that reads its input through linear maps only."""
 
-    def input_maps(self) -> Sequence[nn.Linear]:
+    def input_maps(self) -> Sequence[nn.Module]:
         """Those maps; none where something else reads the input as well."""
         ...
 
@@ -63,7 +63,8 @@ def can_fold(sublayer: Residual) -> bool:
 
 def _maps(block: nn.Module) -> Sequence[nn.Linear]:
     maps = block.input_maps() if isinstance(block, ReadsLinearly) else ()
-    return maps if all(isinstance(linear, nn.Linear) for linear in maps) else ()
+    linear = [each for each in maps if isinstance(each, nn.Linear)]
+    return linear if len(linear) == len(maps) else ()
 
 
 def fold_scale_(sublayer: Residual) -> None:
