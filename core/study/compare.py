@@ -39,7 +39,7 @@ def compare(application: Application[Any, Any, Any], argv: Sequence[str]) -> Non
     before = dict(sys.modules)
     data = application.load(question.source, question.base)
     with only_writer(directory.path):
-        known = known_plan(directory)
+        known = known_plan(directory, application.metrics(data))
         plan = question.plan(application, data, known)
         variants = variants_of(application, plan, question.base, data)
         facts, modules = environment(), [type(application).__module__, *imported_since(before)]
@@ -93,7 +93,8 @@ def _run(
         if (key, seed) in due and configs[key] is not None
     ]
     slots = None if line.ray else line.jobs
-    tally = Tally({each.key: each.arm.name for each in variants}, runs=len(runs), due=len(jobs), slots=slots)
+    names = {each.key: each.arm.name for each in variants}
+    tally = Tally(names, metric=plan.metric, runs=len(runs), due=len(jobs), slots=slots)
     if jobs and line.ray is not None:
         from core.study.ray import run_on_ray
 

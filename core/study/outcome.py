@@ -20,7 +20,7 @@ from core.study.analysis import Analysis, analyse
 from core.study.grid import key_of, shown
 from core.study.journal import ending, read_events
 from core.study.page import PageFacts, write_page
-from core.study.plan import Plan, jobs_of, read_plan
+from core.study.plan import Plan, deciding, jobs_of, read_plan
 from core.study.records import RunRecord
 from core.study.store import StudyDirectory, read_scored, read_settled
 from core.study.worker import Job
@@ -32,13 +32,14 @@ class Tally:
 
     Args:
         names: of the arms, by key.
+        metric: that decides, whose value is told.
         runs: of the whole study.
         due: of this call.
         slots: runs at a time; None where that is for others to decide.
     """
 
-    def __init__(self, names: Mapping[str, str], *, runs: int, due: int, slots: int | None) -> None:
-        self._names, self._runs, self._due, self._slots = names, runs, due, slots
+    def __init__(self, names: Mapping[str, str], *, metric: str | None, runs: int, due: int, slots: int | None) -> None:
+        self._names, self._metric, self._runs, self._due, self._slots = names, metric, runs, due, slots
         self._started = 0.0
         self._done = 0
         self._working = 0.0
@@ -57,7 +58,7 @@ class Tally:
         elapsed = time.monotonic() - self._started
         left = elapsed / self._done * (self._due - self._done)
         place = f"[{self._runs - self._due + self._done}/{self._runs}]"
-        line = f"{place} {self._names[job.key]}, seed {job.seed}: {_came_to(end)}; {duration(left)} left"
+        line = f"{place} {self._names[job.key]}, seed {job.seed}: {_came_to(end, self._metric)}; {duration(left)} left"
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
@@ -73,11 +74,11 @@ class Tally:
         return {"runs": self._done, "seconds": self.seconds, "slots": self._slots, "overhead_seconds_per_run": overhead}
 
 
-def _came_to(end: Mapping[str, Any]) -> str:
+def _came_to(end: Mapping[str, Any], metric: str | None) -> str:
     if end["event"] != "finished":
         return f"{end['event']}: {end['reason']}"
-    name, value = next(iter(end["metrics"].items()))
-    return f"{name} {value:.4g} in {end['seconds']:.0f} s"
+    name = metric or next(iter(end["metrics"]))
+    return f"{name} {end['metrics'][name]:.4g} in {end['seconds']:.0f} s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +164,7 @@ def report(
     plan = read_plan(directory.plan)
     if data is None:
         data = _data(application, plan)
-    metrics = application.metrics(data)
+    metrics = deciding(application.metrics(data), plan.metric)
     outcome = read_outcome(directory, plan, application.config, metrics)
     if not any(record.status == "finished" for record in outcome.records):
         raise InputError("no run has finished", where=str(directory.path), mend=_first_reason(outcome))

@@ -10,7 +10,8 @@ from typing import Any
 
 from core.artefact import replace_file
 from core.command import differences, read_facts
-from core.errors import InputError
+from core.errors import InputError, nearest
+from core.evaluation.metrics import Metric
 from core.study.grid import Varied, make_arms, shown
 from core.study.records import Arm
 
@@ -30,6 +31,7 @@ class Plan:
         one_at_a_time: the arms differ from the baseline in one field each; else they are all combinations.
         seeds: of the runs of every arm.
         split: that is scored.
+        metric: that decides; None in what was written before there was a choice, for the application's first.
         minutes_per_run: the budget that decides the epochs of each arm; None for those of the config.
         threads: of each run.
     """
@@ -42,6 +44,7 @@ class Plan:
     one_at_a_time: bool
     seeds: tuple[int, ...]
     split: str
+    metric: str | None
     minutes_per_run: float | None
     threads: int
 
@@ -72,9 +75,29 @@ def read_plan(path: Path) -> Plan:
     try:
         varied = tuple(Varied(field=each["field"], values=tuple(each["values"])) for each in facts["varied"])
         names = ("task", "source", "digests", "base", "one_at_a_time", "split", "minutes_per_run", "threads")
-        return Plan(varied=varied, seeds=tuple(facts["seeds"]), **{name: facts[name] for name in names})
+        given = {name: facts[name] for name in names}
+        return Plan(varied=varied, seeds=tuple(facts["seeds"]), metric=facts.get("metric"), **given)
     except (KeyError, TypeError) as error:
         raise InputError(f"is no plan ({error!r})", where=str(path), mend="the file is damaged") from error
+
+
+def deciding(metrics: Mapping[str, Metric], name: str | None) -> dict[str, Metric]:
+    """The metrics of an application, the one that decides first.
+
+    Args:
+        metrics: those of :meth:`core.application.Application.metrics`.
+        name: of it; None for their first.
+
+    Raises:
+        InputError: there is no such metric.
+
+    >>> from core.evaluation.metrics import REGRESSION
+    >>> [*deciding({name: REGRESSION[name] for name in ("rmse", "mae", "r2")}, "mae")]
+    ['mae', 'rmse', 'r2']
+    """
+    if name is not None and name not in metrics:
+        raise InputError(f"there is no metric {name!r}", where="--metric", mend=nearest(name, [*metrics]))
+    return {each: metrics[each] for each in sorted(metrics, key=lambda each: name not in (None, each))}
 
 
 def check_folder(folder: Path) -> None:
@@ -98,7 +121,7 @@ def check_extends(old: Plan, new: Plan, where: str) -> None:
     """
     plain = [json.loads(json.dumps(asdict(plan))) for plan in (old, new)]
     differing = []
-    for name in ("task", "split", "minutes_per_run", "one_at_a_time", "threads"):
+    for name in ("task", "split", "metric", "minutes_per_run", "one_at_a_time", "threads"):
         before, now = (plan[name] for plan in plain)
         if before != now:
             differing.append(f"{name} was {shown(before)} and is {shown(now)}")

@@ -16,6 +16,7 @@ from torch import nn
 from core.application import Application
 from core.command import Parsed, config_to_dict, parse_config
 from core.errors import InputError, nearest
+from core.evaluation.metrics import Metric
 from core.study.grid import (
     DATA_SHARE,
     DECIDED,
@@ -28,7 +29,7 @@ from core.study.grid import (
     plain_fields,
     settings_of,
 )
-from core.study.plan import Plan, check_extends, check_folder, read_plan
+from core.study.plan import Plan, check_extends, check_folder, deciding, read_plan
 from core.study.records import Arm
 from core.study.store import StudyDirectory
 
@@ -55,6 +56,9 @@ class CompareArguments:
     """Change one field at a time from the baseline, in place of all combinations."""
     split: str = "test"
     """Split to score."""
+    metric: str | None = None
+    """Metric that decides, one of the application's; its first one unless given. Part of the question: it cannot be
+    another one afterwards."""
     jobs: int = 1
     """Runs at a time; Ray finds out by itself."""
     threads: int | None = None
@@ -117,7 +121,7 @@ class Question:
         """The plan of it; ``known`` is the one in the folder, which is asked for more.
 
         Raises:
-            InputError: there is no such split, or the folder holds another question.
+            InputError: there is no such split or metric, or the folder holds another question.
         """
         line = self.line
         digests = application.facts(self.source, data)["digest"]
@@ -134,6 +138,7 @@ class Question:
             one_at_a_time=line.one_at_a_time,
             seeds=tuple(range(base.seed, base.seed + line.seeds)),
             split=line.split,
+            metric=next(iter(deciding(application.metrics(data), line.metric))),
             minutes_per_run=line.minutes_per_run,
             threads=threads,
         )
@@ -200,14 +205,17 @@ def source_of(application: Application[Any, Any, Any], line: Any) -> Any:
     return kind(**{field.name: getattr(line, field.name) for field in dataclasses.fields(kind)})
 
 
-def known_plan(directory: StudyDirectory) -> Plan | None:
-    """The plan in a folder; None in a new one.
+def known_plan(directory: StudyDirectory, metrics: Mapping[str, Metric]) -> Plan | None:
+    """The plan in a folder, which names one of the metrics; None in a new one.
 
     Raises:
         InputError: the folder holds something else.
     """
     check_folder(directory.path)
-    return read_plan(directory.plan) if directory.plan.is_file() else None
+    if not directory.plan.is_file():
+        return None
+    plan = read_plan(directory.plan)
+    return dataclasses.replace(plan, metric=plan.metric or next(iter(metrics)))
 
 
 def variants_of(application: Application[Any, Any, Any], plan: Plan, base: Any, data: Any) -> list[Variant]:

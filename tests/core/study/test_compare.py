@@ -241,6 +241,7 @@ def test_damaged_scores_are_named(study, ask):
     ("line", "words"),
     [
         (f"{ASKED} --split valid", "split was test and is valid"),
+        (f"{ASKED} --metric mae", "metric was rmse and is mae"),
         (f"{ASKED} --data other", "the data of the split train"),
         (f"{ASKED} --model.dropout 0.5 --optim.lr 1", "(model.dropout; optim.lr)"),
         (f"{ASKED} --preset wide --optim.lr 1", "(optim.lr)"),
@@ -278,6 +279,8 @@ def test_a_preset_that_differs_in_what_varies_only_is_the_same_question(study, a
         ("--vary model.width=3,13", "the arm model.width=13: model.width: 13 units bring bad luck; take 12"),
         ("--vary model.width=3,4 --model.width 3", "is also set by --model.width"),
         ("--vary model.width=3,4 --split tset", "there is no split 'tset'; did you mean 'test'?"),
+        ("--vary model.width=3,4 --metric ame", "--metric: there is no metric 'ame'; did you mean 'mae'?"),
+        ("--vary model.width=3,4 --report --metric mae", "does not go with --report"),
         ("--vary model.width=3,4 --seeds 0", "--seeds: must be at least 1"),
         ("--vary model.width=3,4 --minutes-per-run 0", "0 minutes leave no time"),
         ("--vary model.width=3,4 --minutes-per-run 1 --fit.max-epochs 3", "is decided by --minutes-per-run"),
