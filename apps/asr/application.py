@@ -25,6 +25,8 @@ from core.evaluation.metrics import Metric
 from core.training import Progress
 from core.training.progress import ProgressName
 
+NOMINAL_OUTPUTS = 128
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -64,6 +66,10 @@ class SpeechRecognition(Application[AsrConfig, Corpus, Recogniser]):
         """A network with as many outputs as the tokenizer of the training texts has."""
         texts = [utterance.text for utterance in data.splits.get("train", ()) if utterance.text]
         return Squeezeformer(config.features.n_mels, fit_tokenizer(config.tokenizer, texts).size, config.model)
+
+    def prototype(self, config: AsrConfig) -> nn.Module:
+        """The network for as many outputs as a small vocabulary has."""
+        return Squeezeformer(config.features.n_mels, NOMINAL_OUTPUTS, config.model)
 
     def fit(
         self,

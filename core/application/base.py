@@ -173,6 +173,14 @@ class Application(ABC, Generic[C, D, M]):
         """
 
     @abstractmethod
+    def prototype(self, config: C) -> nn.Module:
+        """An untrained network for an input of nominal size: what the config means, and refuses, without data.
+
+        Raises:
+            InputError: the config asks for what the network cannot be.
+        """
+
+    @abstractmethod
     def fit(
         self, config: C, data: D, *, directory: Path | None = None, progress: ProgressName | Progress = "off"
     ) -> Trained[M]:

@@ -54,9 +54,30 @@ class Capabilities:
     pairwise: bool = False
     selects: bool = False
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What differs from a mixer that reads both ways, without masks, at any length on a line.
+
+        >>> Capabilities(causal=True, bounded_length=True).words
+        ('causal', 'up to `tokens`')
+        """
+        words = {
+            "always causal": not self.bidirectional,
+            "causal": self.causal and self.bidirectional,
+            "reads no other position": self.independent,
+            "`tokens` alone": self.fixed_length,
+            "up to `tokens`": self.bounded_length,
+            "on a grid": self.grid,
+            "masked": self.masked,
+            "pairwise": self.pairwise,
+            "packed": self.packed,
+            "selects": self.selects,
+        }
+        return tuple(word for word, true in words.items() if true)
+
 
 class Mixer(nn.Module, ABC):
-    """A token mixer. Members set ``capabilities`` and write :meth:`mix`.
+    """A token mixer. Members set ``capabilities``, ``source`` and ``cost``, and write :meth:`mix`.
 
     Args:
         width: D.
@@ -64,10 +85,15 @@ class Mixer(nn.Module, ABC):
 
     Attributes:
         positions: names in ``core.position.POSITIONS`` that the option ``position`` may have, where there is one.
+        source: whose idea it is.
+        cost: multiply-adds of a pass over N tokens outside training, in N, D and the names of options; then, after a
+            semicolon, what else there is to say.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities()
     positions: ClassVar[tuple[str, ...]] = ()
+    source: ClassVar[str]
+    cost: ClassVar[str]
 
     def __init__(self, width: int, tokens: int | None = None) -> None:
         super().__init__()

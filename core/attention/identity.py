@@ -23,6 +23,8 @@ class IdentityMixer(Mixer):
     """
 
     capabilities = Capabilities(independent=True, packed=True, masked=True, pairwise=True)
+    source = "Yu et al., MetaFormer baselines, arXiv 2210.13452"
+    cost = "0"
 
     def __init__(self, width: int) -> None:
         super().__init__(width)

@@ -52,6 +52,8 @@ class Linformer(HeadedAttention):
 
     parameter_roles: ClassVar[Mapping[str, str]] = {"mix_keys": "matrix", "mix_values": "matrix"}
     capabilities = Capabilities(bounded_length=True, packed=True, masked=True)
+    source = "Wang et al., arXiv 2006.04768"
+    cost = "4 N D^2 + 4 N D k"
 
     def __init__(
         self,

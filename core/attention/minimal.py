@@ -63,6 +63,8 @@ class MinimalAttention(Mixer):
 
     parameter_roles: ClassVar[Mapping[str, str]] = {"triangle": "matrix"}
     capabilities = Capabilities(causal=True, packed=True, masked=True, pairwise=True)
+    source = "Reducing the Transformer architecture to a minimum, arXiv 2410.13732"
+    cost = "2 N D^2 + 2 N^2 D; N D^2 more for each 'full', less with vo='none'"
 
     def __init__(
         self,

@@ -93,6 +93,8 @@ class NaLaAttention(HeadedAttention):
 
     capabilities = Capabilities(causal=True, packed=True, masked=True)
     positions = ("none", "rotary")
+    source = "NaLaFormer, arXiv 2506.21137; features 'trigonometric' [3rd]"
+    cost = "4 N D^2 + 4 N D^2 / heads + 4 N D"
 
     def __init__(
         self,

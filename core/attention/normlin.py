@@ -44,6 +44,8 @@ class NormLin(Mixer):
 
     parameter_roles: ClassVar[Mapping[str, str]] = {"weight": "matrix"}
     capabilities = Capabilities(causal=True, fixed_length=True, masked=True, pairwise=True)
+    source = "OLinear, github.com/jackyue1994/OLinear"
+    cost = "2 N D^2 + N^2 D"
 
     def __init__(self, width: int, tokens: int, *, causal: bool = False, dropout: float = 0.0) -> None:
         super().__init__(width, tokens)

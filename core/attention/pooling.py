@@ -34,6 +34,8 @@ class Pooling(Mixer):
     """
 
     capabilities = Capabilities(packed=True, masked=True)
+    source = "Yu et al., PoolFormer, arXiv 2111.11418"
+    cost = "0; N D pool additions"
 
     def __init__(self, width: int, *, pool: int = 3) -> None:
         super().__init__(width)

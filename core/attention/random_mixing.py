@@ -32,6 +32,8 @@ class RandomMixing(Mixer):
     logits: Tensor
 
     capabilities = Capabilities(causal=True, fixed_length=True, masked=True, pairwise=True)
+    source = "Yu et al., MetaFormer baselines, arXiv 2210.13452"
+    cost = "N^2 D"
 
     def __init__(self, width: int, tokens: int, *, causal: bool = False) -> None:
         super().__init__(width, tokens)

@@ -109,7 +109,7 @@ def relative_attention(
 
 
 class RelativeAttention(Mixer):
-    """Multi-head self-attention over contents and relative positions, with its linear maps.
+    """Multi-head self-attention over contents and relative positions.
 
     ``qkv`` and ``out`` are laid out as in :class:`core.attention.SoftmaxAttention`; ``position`` is W_p, D -> D without
     bias, its rows ordered by head. Head widths may be odd.
@@ -135,6 +135,8 @@ class RelativeAttention(Mixer):
     """
 
     capabilities = Capabilities(causal=True, packed=True, masked=True, pairwise=True)
+    source = "Dai et al., Transformer-XL, arXiv 1901.02860"
+    cost = "5 N D^2 + 4 N^2 D - N D; N D^2 less where the positions are kept, and in blocks of long sequences"
     parameter_roles: ClassVar[dict[str, str]] = {"u": "bias", "v": "bias"}
 
     def __init__(self, width: int, heads: int, *, causal: bool = False, dropout: float = 0.0) -> None:

@@ -145,7 +145,9 @@ def allowed_keys(
 
 
 class SoftmaxAttention(HeadedAttention):
-    """Multi-head self-attention with its linear maps, which are those of ``core.attention.HeadedAttention``.
+    """Multi-head softmax attention.
+
+    Its linear maps are those of ``core.attention.HeadedAttention``.
 
     ExcelFormer (arXiv 2301.02819) attenuates with ``init_scale`` 0.01 and projects only when it has more than one head.
 
@@ -171,6 +173,8 @@ class SoftmaxAttention(HeadedAttention):
 
     capabilities = Capabilities(causal=True, packed=True, masked=True, pairwise=True)
     positions = tuple(POSITIONS)
+    source = "Vaswani et al., arXiv 1706.03762"
+    cost = "4 N D^2 + 2 N^2 D"
 
     def __init__(
         self,

@@ -69,6 +69,8 @@ class StickBreakingAttention(HeadedAttention):
     """
 
     capabilities = Capabilities(causal=True, bidirectional=False, packed=True, masked=True, pairwise=True)
+    source = "Shen et al., ModuleFormer, arXiv 2306.04640; Tan et al., arXiv 2410.17980"
+    cost = "4 N D^2 + 2 N^2 D; N^2 numbers a head are held"
 
     def __init__(
         self,

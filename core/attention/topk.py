@@ -38,7 +38,9 @@ def top_keys(
 
 
 class TopKAttention(SoftmaxAttention):
-    """Softmax attention over the K keys of highest score; otherwise as :class:`core.attention.SoftmaxAttention`.
+    """Softmax attention over the K keys of highest score.
+
+    Otherwise as :class:`core.attention.SoftmaxAttention`.
 
     Args:
         width: D.
@@ -59,6 +61,8 @@ class TopKAttention(SoftmaxAttention):
     """
 
     capabilities = Capabilities(causal=True, packed=True, masked=True, pairwise=True, selects=True)
+    source = "AxFormer [abs], arXiv 2010.03688"
+    cost = "4 N D^2 + 3 N^2 D; N^2 log N comparisons a head"
 
     def __init__(
         self,

@@ -56,6 +56,8 @@ class ConvolutionModule(Mixer):
     """
 
     capabilities = Capabilities(causal=True, packed=True, masked=True)
+    source = "Gulati et al., Conformer, arXiv 2005.08100; Kim et al., Squeezeformer, arXiv 2206.00888"
+    cost = "4 N D^2 + 2 N D kernel; with 'glu' 3 N D^2 + N D kernel"
 
     def __init__(
         self,

@@ -43,6 +43,8 @@ class SeparableConvolution(Mixer):
 
     parameter_roles: ClassVar[Mapping[str, str]] = {"taps": "matrix"}
     capabilities = Capabilities(causal=True, packed=True, masked=True)
+    source = "Yu et al., ConvFormer, arXiv 2210.13452"
+    cost = "4 N D^2 + 2 N D kernel"
 
     def __init__(self, width: int, *, kernel: int = 7, causal: bool = False) -> None:
         super().__init__(width)

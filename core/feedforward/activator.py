@@ -41,6 +41,9 @@ class Activator(FeedForward):
     True
     """
 
+    source = "Activator, arXiv 2405.15953"
+    cost = "3 N D hidden; two layer norms of the hidden units"
+
     def __init__(
         self,
         width: int,

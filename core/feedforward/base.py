@@ -21,9 +21,13 @@ class FeedForward(nn.Module, ABC):
     Attributes:
         reads_mask: ``forward`` takes a ``mask (...)``, True at real positions, which changes no real position's result
             outside training.
+        source: whose idea it is.
+        cost: as of :class:`core.attention.Mixer`.
     """
 
     reads_mask: ClassVar[bool] = False
+    source: ClassVar[str]
+    cost: ClassVar[str]
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -48,7 +48,7 @@ _KINDS: dict[str, type[MLP | GLU]] = {"glu": GLU, "mlp": MLP}
 
 
 class Experts(FeedForward):
-    """A router and its experts.
+    """The few feed-forwards that a router chooses for a position, weighted.
 
     Args:
         width: D.
@@ -75,6 +75,8 @@ class Experts(FeedForward):
 
     reads_mask: ClassVar[bool] = True
     parameter_roles: ClassVar[Mapping[str, str]] = {"bias": "bias"}
+    source = "Shazeer et al., arXiv 1701.06538; the average router: EMoE, arXiv 2310.10908"
+    cost = "N D experts + 2 N D hidden active; with 'glu' experts half as much again"
 
     def __init__(
         self,

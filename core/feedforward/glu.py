@@ -50,6 +50,8 @@ class GLU(HiddenUnits):
     """
 
     gates: ClassVar[int] = 2
+    source = "Dauphin et al., arXiv 1612.08083; Shazeer, arXiv 2002.05202"
+    cost = "3 N D hidden; 2 N D hidden without the projection"
 
     def __init__(
         self,

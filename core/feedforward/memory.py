@@ -114,6 +114,9 @@ class Memory(FeedForward):
     torch.Size([2, 5, 16])
     """
 
+    source = "MemoryFormer, arXiv 2411.12992"
+    cost = "0; about 2 N D^2 / bits additions of what is read from tables"
+
     def __init__(
         self,
         width: int,

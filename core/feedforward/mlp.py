@@ -37,6 +37,9 @@ class MLP(HiddenUnits):
     torch.Size([2, 5, 8])
     """
 
+    source = "Vaswani et al., arXiv 1706.03762"
+    cost = "2 N D hidden"
+
     def __init__(
         self,
         width: int,

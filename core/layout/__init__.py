@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from core.layout.build import build
-from core.layout.catalogue import Row, catalogue
 from core.layout.entries import Entry, Layout, Repeat, flatten
 from core.layout.feedforwards import feedforward_options
 from core.layout.fold import can_fold, fold_scale, fold_scale_, fold_scales
@@ -20,11 +19,9 @@ __all__ = [
     "Repeat",
     "Request",
     "Residual",
-    "Row",
     "Stack",
     "build",
     "can_fold",
-    "catalogue",
     "feedforward_options",
     "flatten",
     "fold_scale",

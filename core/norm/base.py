@@ -22,9 +22,13 @@ class Norm(nn.Module, ABC):
 
     Attributes:
         by_sequence: outside training too, a token's result depends on the other real tokens of its sequence.
+        source: whose idea it is.
+        cost: what it computes, and what of it :meth:`fold_into` spares.
     """
 
     by_sequence: ClassVar[bool] = False
+    source: ClassVar[str]
+    cost: ClassVar[str]
 
     parameter_roles: ClassVar[Mapping[str, str]] = {"weight": "norm", "bias": "norm"}
 

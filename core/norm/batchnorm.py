@@ -52,6 +52,9 @@ class BatchNorm(Norm):
     running_mean: Tensor
     running_var: Tensor
 
+    source = "Ioffe and Szegedy, arXiv 1502.03167"
+    cost = "two statistics of each channel in training; folds away in evaluation"
+
     def __init__(self, width: int, *, eps: float = 1e-5, momentum: float = 0.1, masked: bool = True) -> None:
         super().__init__(width, eps=eps)
         if not 0.0 < momentum <= 1.0:

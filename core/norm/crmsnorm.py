@@ -21,7 +21,7 @@ from core.norm.base import Norm, fold_affine
 
 
 class CRMSNorm(Norm):
-    """Root-mean-square normalisation of tokens whose last channel, minus the sum of the others, is left out.
+    """Root-mean-square normalisation of centred tokens of which the last channel is left out.
 
     Args:
         width: D, of what is stored.
@@ -31,6 +31,9 @@ class CRMSNorm(Norm):
     >>> CRMSNorm(1, eps=1e-12)(torch.tensor([[3.0], [-2.0]])).flatten().tolist()
     [1.0, -1.0]
     """
+
+    source = "Jiang et al., arXiv 2305.14858; its weight is ours"
+    cost = "two sums of each token; the weight folds into the next map"
 
     def __init__(self, width: int, *, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__(width, eps=eps)

@@ -38,6 +38,8 @@ class GroupNorm(Norm):
     """
 
     by_sequence = True
+    source = "Wu and He, arXiv 1803.08494"
+    cost = "two statistics of each sequence and group; weight and bias fold into the next map"
 
     def __init__(
         self, width: int, *, groups: int = 1, eps: float = 1e-5, affine: bool = True, bias: bool = True

@@ -30,6 +30,9 @@ class LayerNorm(Norm):
     [[-1.0, 1.0]]
     """
 
+    source = "Ba, Kiros and Hinton, arXiv 1607.06450"
+    cost = "two statistics of each token; weight and bias fold into the next map"
+
     def __init__(self, width: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = True) -> None:
         super().__init__(width, eps=eps)
         self.weight = nn.Parameter(torch.ones(width)) if affine else None

@@ -59,6 +59,8 @@ class PRepBN(Norm):
     """
 
     parameter_roles: ClassVar[Mapping[str, str]] = {"alpha": "gain"}
+    source = "Guo et al., SLAB, arXiv 2405.11582"
+    cost = "a layer norm and a batch norm in training; folds away in evaluation"
 
     def __init__(
         self,

@@ -28,6 +28,9 @@ class RMSNorm(Norm):
     tensor([[0.2000, 1.4000]])
     """
 
+    source = "Zhang and Sennrich, arXiv 1910.07467"
+    cost = "one statistic of each token; the weight folds into the next map"
+
     def __init__(self, width: int, *, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__(width, eps=eps)
         self.weight = nn.Parameter(torch.ones(width)) if affine else None

@@ -89,6 +89,9 @@ class UnifiedNorm(Norm):
     mean_product: Tensor
     skips: Tensor
 
+    source = "Yang et al., arXiv 2208.01313"
+    cost = "one statistic of each channel, averaged over a window, in training; folds away in evaluation"
+
     def __init__(
         self,
         width: int,

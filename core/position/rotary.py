@@ -40,7 +40,10 @@ def rotate(x: Float[Tensor, "*heads N d"]) -> Float[Tensor, "*heads N d"]:
 
 
 class Rotary(Position):
-    """Queries and keys turned by :func:`rotate`."""
+    """Queries and keys turned by angles that grow with the position."""
+
+    source = "Su et al., arXiv 2104.09864"
+    cost = "0; 4 N D products of single numbers"
 
     def turn(self, x: Float[Tensor, "B H N d"]) -> Float[Tensor, "B H N d"]:
         """Queries or keys with their positions in them."""

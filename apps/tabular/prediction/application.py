@@ -16,6 +16,7 @@ from apps.tabular.prediction.data.sources import DEFAULT_DATA, load_splits
 from apps.tabular.prediction.data.split import holdout, row_hashes
 from apps.tabular.prediction.data.table import Table
 from apps.tabular.prediction.fitting import Fitted, fit_predictor, prepare
+from apps.tabular.prediction.model import ExcelFormer
 from apps.tabular.prediction.predictor import TASK, TabularPredictor, load_run, new_model
 from apps.tabular.prediction.presets import PRESETS
 from apps.tabular.prediction.scores import METRICS, PRIMARY, positive
@@ -28,6 +29,7 @@ from core.training import Progress
 from core.training.progress import ProgressName
 
 Splits: TypeAlias = dict[str, Table]
+NOMINAL_FEATURES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,12 @@ class TablePrediction(Application[TabularConfig, Splits, TabularPredictor]):
         """One member, for the features that the encoder makes of the training rows."""
         prepared = prepare(config, data["train"], data.get("valid"))
         return new_model(config, data["train"].schema, prepared.encoder)
+
+    def prototype(self, config: TabularConfig) -> nn.Module:
+        """One member, for features of falling importance."""
+        importance = [float(rank) for rank in range(NOMINAL_FEATURES, 0, -1)]
+        cardinalities = [0] * NOMINAL_FEATURES
+        return ExcelFormer(NOMINAL_FEATURES, 1, config.model, importance=importance, cardinalities=cardinalities)
 
     def fit(
         self,

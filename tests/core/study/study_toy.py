@@ -124,6 +124,9 @@ class ToyApplication(Application[Config, dict, Model]):
     def build(self, config, data):
         return network(config)
 
+    def prototype(self, config):
+        return network(config)
+
     def fit(self, config, data, *, directory=None, progress="off"):
         misbehave(config)
         if config.behaviour == "slow":
