@@ -6,6 +6,8 @@
     manyformer tabular                the verbs of a task
     manyformer tabular train ...      the same as python -m apps.tabular.prediction.train ...
     manyformer compare tabular ...    many runs of a task: which settings help
+    manyformer rewrite RUN ...        a trained model made smaller, faster or adaptable
+    manyformer blocks                 what networks are made of
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from core.command import require, run, say
 from core.errors import InputError, nearest
@@ -52,6 +54,10 @@ STUDIES = {
     "tune": "search for the settings with the best validation number",
 }
 """Verbs of `core.study`, which take a task in place of belonging to one."""
+CATALOGUE = {"blocks": "say what every block is, can do and costs, and which tasks take it"}
+"""Verbs that ask all tasks."""
+REWRITE = {"rewrite": "make the model of a run smaller, faster or adaptable, and say what that changed"}
+"""The verb that finds its task in a run."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,10 +74,16 @@ def _main(argv: list[str], debug: list[str]) -> int:
     elif not argv or argv[0] in ("-h", "--help"):
         _list("usage: manyformer TASK VERB ...", {name: task.line for name, task in TASKS.items()})
         _list("\nor: manyformer STUDY TASK ...", STUDIES)
+        _list("\nor: manyformer ...", {**REWRITE, **CATALOGUE})
     elif argv[0] in STUDIES:
         _study(argv[0], argv[1:])
+    elif argv[0] in CATALOGUE:
+        importlib.import_module("core.application.blocks").blocks(applications(), argv[1:])
+    elif argv[0] in REWRITE:
+        _rewrite(argv[1:])
     elif argv[0] not in TASKS:
-        raise InputError(f"{argv[0]!r} is not a task", where="manyformer", mend=nearest(argv[0], [*TASKS, *STUDIES]))
+        known = [*TASKS, *STUDIES, *REWRITE, *CATALOGUE]
+        raise InputError(f"{argv[0]!r} is not a task", where="manyformer", mend=nearest(argv[0], known))
     else:
         return _task(argv[0], argv[1:], debug)
     return 0
@@ -100,8 +112,35 @@ def _study(verb: str, argv: list[str]) -> None:
         raise InputError(f"{argv[0]!r} is not a task", where=f"manyformer {verb}", mend=nearest(argv[0], [*TASKS]))
     task = TASKS[argv[0]]
     _require(task)
-    application = importlib.import_module(f"{task.module}.application").APPLICATION
-    getattr(importlib.import_module("core.study"), verb)(application, argv[1:])
+    getattr(importlib.import_module("core.study"), verb)(_application(task), argv[1:])
+
+
+def _rewrite(argv: list[str]) -> None:
+    verb = importlib.import_module("core.application.rewrite")
+    if argv and argv[0] in ("-h", "--help"):
+        verb.parse_arguments(verb.RewriteArguments, argv, prog="manyformer rewrite")
+    name = verb.task_of(argv)
+    if name not in TASKS:
+        raise InputError(f"is a run of {name!r}, which is not a task here", where=argv[0])
+    _require(TASKS[name])
+    verb.rewrite_run(_application(TASKS[name]), argv)
+
+
+def applications() -> dict[str, Any]:
+    """The applications by the names of their tasks; None in place of one whose extra is not installed."""
+    return {name: _application(task) if _installed(task) else None for name, task in TASKS.items()}
+
+
+def _application(task: Task) -> Any:
+    return importlib.import_module(f"{task.module}.application").APPLICATION
+
+
+def _installed(task: Task) -> bool:
+    try:
+        _require(task)
+    except InputError:
+        return False
+    return True
 
 
 def _require(task: Task) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from apps.asr.config import AsrConfig
+from apps.asr.data.manifest import Utterance
 from apps.asr.data.sources import DEFAULT_DATA, Corpus, load_corpus, part_of
 from apps.asr.evaluate import reference
 from apps.asr.fitting import Fitted, fit_recogniser, said
@@ -22,10 +23,14 @@ from core.application import Application, Scored, Trained
 from core.command import RunDirectory
 from core.errors import InputError, nearest
 from core.evaluation.metrics import Metric
+from core.rewrite import Rewrite
+from core.sequence import Ragged
 from core.training import Progress
 from core.training.progress import ProgressName
 
 NOMINAL_OUTPUTS = 128
+PROBE_UTTERANCES = 8
+"""Recordings that a network is tried on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,19 +104,40 @@ class SpeechRecognition(Application[AsrConfig, Corpus, Recogniser]):
         """An error rate or the loss."""
         return config.watch
 
+    def rewritten(
+        self, model: Recogniser, networks: Sequence[nn.Module], rewrites: Sequence[Sequence[Rewrite]]
+    ) -> Recogniser:
+        """The recogniser with another network."""
+        (network,), (each,) = networks, rewrites
+        return Recogniser(model.config, model.tokenizer, cast(Squeezeformer, network), each)
+
+    def probe(self, model: Recogniser, data: Corpus, split: str) -> Callable[[nn.Module], Tensor]:
+        """Logits of the real frames of the first recordings."""
+        features, lengths = model.inputs(self._utterances(data, split)[:PROBE_UTTERANCES])
+
+        def run(network: nn.Module) -> Tensor:
+            logits, frames = network(features.to(next(network.parameters()).dtype), lengths)
+            return Ragged.from_lengths(frames, logits.shape[1]).pack(logits)
+
+        return run
+
     def metrics(self, data: Corpus) -> Mapping[str, Metric]:
         """Error rates of words and characters in percent."""
         return {"wer": RATE, "cer": RATE}
 
     def score(self, model: Recogniser, data: Corpus, split: str) -> Scored:
         """Word and character error rates; utterances are the units, or speakers where there are enough of them."""
+        utterances = self._utterances(data, split)
+        texts = [transcript.text for transcript in model.stream(utterances)]
+        said = [reference(model, utterance) for utterance in utterances]
+        return measured(said, texts, [utterance.speaker for utterance in utterances])
+
+    def _utterances(self, data: Corpus, split: str) -> tuple[Utterance, ...]:
         utterances = data.splits.get(split)
         if not utterances:
             mend = nearest(split, [*data.splits])
             raise InputError(f"there is no split {split!r}", where=data.name, mend=mend)
-        texts = [transcript.text for transcript in model.stream(utterances)]
-        said = [reference(model, utterance) for utterance in utterances]
-        return measured(said, texts, [utterance.speaker for utterance in utterances])
+        return utterances
 
 
 APPLICATION = SpeechRecognition()

@@ -9,14 +9,14 @@ frame and 25 frames a second, for 25 characters).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from apps.asr.config import AsrConfig
@@ -27,8 +27,9 @@ from apps.asr.model import Squeezeformer
 from apps.asr.pieces import Piece, Source, batches, pieces, pools
 from apps.asr.tokenizer import Tokenizer, tokenizer_from_state
 from core import artefact
-from core.command import RunDirectory, config_from_dict, config_to_dict
+from core.command import RunDirectory, config_to_dict, stored_config
 from core.errors import InputError
+from core.rewrite import Rewrite, replay, rewrites_from_state, rewrites_state
 
 TASK = "asr"
 KIND, VERSION = "manyformer.asr", 1
@@ -60,18 +61,27 @@ class Recogniser:
         config: every setting of the training.
         tokenizer: fitted on the training texts.
         model: with as many outputs as the tokenizer has.
+        rewrites: what was done to the model since its config built it.
 
     Raises:
         InputError: tokenizer and network have different numbers of outputs.
     """
 
-    def __init__(self, config: AsrConfig, tokenizer: Tokenizer, model: Squeezeformer) -> None:
+    def __init__(
+        self, config: AsrConfig, tokenizer: Tokenizer, model: Squeezeformer, rewrites: Sequence[Rewrite] = ()
+    ) -> None:
         if model.outputs != tokenizer.size:
             what = f"the network has {model.outputs} outputs, the tokenizer {tokenizer.size}"
             raise InputError(what, where="tokenizer", mend="use the tokenizer that the network was trained with")
         self.config, self.tokenizer = config, tokenizer
+        self.rewrites = (tuple(rewrites),)
         self.model = model.eval().requires_grad_(False)
         self.features = LogMel(config.features)
+
+    @property
+    def networks(self) -> Sequence[Squeezeformer]:
+        """The one network."""
+        return (self.model,)
 
     @cached_property
     def _network(self) -> Squeezeformer:
@@ -135,6 +145,12 @@ class Recogniser:
                 outputs |= zip(batch, self._outputs([pool[index].audio for index in batch]), strict=True)
             yield from ((piece, outputs[index]) for index, piece in enumerate(pool))
 
+    def inputs(self, recordings: Iterable[Source]) -> tuple[Float[Tensor, "B T F"], Int[Tensor, "B"]]:
+        """What the network is given for the first window of each recording, together: features and their lengths."""
+        read = [next(pieces([each], pad_seconds=self.config.pad_seconds)).audio for each in recordings]
+        lengths = torch.tensor([len(audio) for audio in read])
+        return self.features(torch.nn.utils.rnn.pad_sequence(read, batch_first=True), lengths)
+
     def _outputs(self, audio: list[Float[Tensor, " _"]]) -> list[Float[Tensor, "_ V"]]:
         """Outputs of each signal; none of one too short for a frame."""
         lengths = torch.tensor([len(signal) for signal in audio])
@@ -162,6 +178,7 @@ class Recogniser:
             "tokenizer": self.tokenizer.state(),
             "outputs": self.model.outputs,
             "model": dict(self.model.state_dict()),
+            "rewrites": rewrites_state(self.rewrites),
         }
         artefact.save(directory, tree, kind=KIND, version=VERSION)
 
@@ -174,10 +191,12 @@ class Recogniser:
         """
         tree: Any = artefact.load(directory, kind=KIND, version=VERSION)
         try:
-            config = config_from_dict(AsrConfig, tree["config"])
+            config = stored_config(AsrConfig, tree["config"], where=str(directory))
             model = Squeezeformer(config.features.n_mels, tree["outputs"], config.model)
+            (rewrites,) = rewrites_from_state(tree.get("rewrites"), 1)
+            model = replay(model, rewrites)
             model.load_state_dict(tree["model"])
-            return cls(config, tokenizer_from_state(tree["tokenizer"]), model)
+            return cls(config, tokenizer_from_state(tree["tokenizer"]), model, rewrites)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             # Whole as a file, but of another form than ours: an artefact made or changed by hand.
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}".splitlines()[0]

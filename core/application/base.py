@@ -15,12 +15,13 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Shaped
-from torch import nn
+from torch import Tensor, nn
 
 from core.command import RunDirectory
 from core.errors import InputError
 from core.evaluation.metrics import Metric
 from core.optim import OptimConfig, ScheduleConfig
+from core.rewrite import Rewrite
 from core.training import FitResult, FitSettings, Pace, Progress
 from core.training.progress import ProgressName
 
@@ -60,6 +61,14 @@ class Saved(Protocol):
 
     config: Any
     """The settings that it was trained with."""
+
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        """What was trained, one a training."""
+
+    @property
+    def rewrites(self) -> Sequence[Sequence[Rewrite]]:
+        """Of each network, what was done to it since."""
 
     def save(self, directory: Path, /) -> None:
         """Write it into a folder."""
@@ -196,6 +205,14 @@ class Application(ABC, Generic[C, D, M]):
     @abstractmethod
     def open(self, run: RunDirectory) -> M:
         """The model of a finished run."""
+
+    @abstractmethod
+    def rewritten(self, model: M, networks: Sequence[nn.Module], rewrites: Sequence[Sequence[Rewrite]]) -> M:
+        """The model with other networks in it, which came from its own, or from some of them, by these rewrites."""
+
+    @abstractmethod
+    def probe(self, model: M, data: D, split: str) -> Callable[[nn.Module], Tensor]:
+        """A network's outputs for the first inputs of a split, as the model would feed them, in the network's dtype."""
 
     @abstractmethod
     def metrics(self, data: D) -> Mapping[str, Metric]:

@@ -113,8 +113,12 @@ class Mixer(nn.Module, ABC):
         """Mix checked, packed rows; here in one padded batch. Members with a better way say so."""
         return ragged.pack(self.mix(ragged.unpack(rows), ragged.mask, None))
 
-    def input_maps(self) -> Sequence[nn.Linear]:
+    def input_maps(self) -> Sequence[nn.Module]:
         """The linear maps that are all that reads x, so that a scale of x can move into them; none if others do."""
+        return ()
+
+    def output_maps(self) -> Sequence[nn.Module]:
+        """The maps whose results, weighted and added up, are all that this block returns; none if it returns others."""
         return ()
 
     def forward(

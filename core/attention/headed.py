@@ -124,9 +124,13 @@ class HeadedAttention(Mixer):
         projected: Tensor = self.out(attend_groups(qkv, ragged, self.attend).flatten(1))
         return projected.index_select(0, ragged.by_length.back)
 
-    def input_maps(self) -> Sequence[nn.Linear]:
+    def input_maps(self) -> Sequence[nn.Module]:
         """The map to queries, keys and values."""
         return (self.qkv,)
+
+    def output_maps(self) -> Sequence[nn.Module]:
+        """The output projection, where there is one."""
+        return () if isinstance(self.out, nn.Identity) else (self.out,)
 
     def extra_repr(self) -> str:
         """The options that the submodules do not show, for ``print(module)``."""

@@ -131,10 +131,14 @@ class MinimalAttention(Mixer):
         projected: Tensor = y if self.out is None else self.out(y)
         return projected
 
-    def input_maps(self) -> Sequence[nn.Linear]:
+    def input_maps(self) -> Sequence[nn.Module]:
         """The maps to queries, keys and values, where all three exist."""
         maps = [linear for linear in (self.query, self.key, self.value) if linear is not None]
         return tuple(maps) if len(maps) == 3 else ()
+
+    def output_maps(self) -> Sequence[nn.Module]:
+        """The last map, where there is one."""
+        return () if self.out is None else (self.out,)
 
     def extra_repr(self) -> str:
         """The options that the submodules do not show, for ``print(module)``."""

@@ -73,9 +73,13 @@ class NormLin(Mixer):
         y: Tensor = self.out(rows @ self.value(x))
         return y
 
-    def input_maps(self) -> Sequence[nn.Linear]:
+    def input_maps(self) -> Sequence[nn.Module]:
         """The map to the values alone reads x."""
         return (self.value,)
+
+    def output_maps(self) -> Sequence[nn.Module]:
+        """The output projection."""
+        return (self.out,)
 
     def extra_repr(self) -> str:
         """The options, for ``print(module)``."""

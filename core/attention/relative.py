@@ -178,9 +178,13 @@ class RelativeAttention(Mixer):
         self._kept = self._sinusoids = None
         return super().train(mode)
 
-    def input_maps(self) -> Sequence[nn.Linear]:
+    def input_maps(self) -> Sequence[nn.Module]:
         """``qkv`` alone reads x."""
         return (self.qkv,)
+
+    def output_maps(self) -> Sequence[nn.Module]:
+        """The output projection."""
+        return (self.out,)
 
     def extra_repr(self) -> str:
         """The options that the submodules do not show, for ``print(module)``."""

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import io
 import re
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +173,11 @@ def _line_type(arguments: type[Any], config: type[Any], base: Any, presets: tupl
 
 
 def _flags(cls: type[Any]) -> list[str]:
-    return ["--" + path.replace("_", "-") for path in field_paths(cls)]
+    named: dict[str, str] = {}  # fields whose option is called otherwise: `pass` is no name of a field
+    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+        for note in getattr(hint, "__metadata__", ()):
+            named[name] = getattr(note, "name", None) or name
+    return ["--" + named.get(path, path).replace("_", "-") for path in field_paths(cls)]
 
 
 def _refuse_unknown(argv: Sequence[str], flags: Sequence[str], prog: str) -> None:

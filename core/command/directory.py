@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from core.artefact import replace_file
 from core.command import yaml12
-from core.command.config import config_to_dict, differences, read_config
+from core.command.config import config_to_dict, differences, read_yaml, stored_config
 from core.command.environment import environment
 from core.command.output import read_facts, to_json
 from core.errors import InputError
@@ -109,9 +109,21 @@ class RunDirectory:
             raise InputError("training has not finished, there is no model yet", where=str(path), mend=mend)
         return run
 
+    @staticmethod
+    def task(path: str | os.PathLike[str]) -> str:
+        """The task that the run in a folder is of.
+
+        Raises:
+            InputError: there is none.
+        """
+        run = RunDirectory(path)
+        if not run.config_file.is_file():
+            raise InputError("is not a run directory", where=str(run.path), mend=f"{_CONFIG} is missing")
+        return str(read_facts(run.environment_file).get("task"))
+
     def config(self, kind: type[C]) -> C:
-        """The config that the run was begun with."""
-        return read_config(kind, self.config_file)
+        """The config that the run was begun with; of fields that are newer than it, the default."""
+        return stored_config(kind, read_yaml(self.config_file), where=str(self.config_file))
 
     def discard(self) -> None:
         """Takes back what :meth:`create` and ``claim_data`` wrote, for a run that could not begin."""

@@ -95,9 +95,13 @@ class ConvolutionModule(Mixer):
         y: Tensor = self.pointwise_out(F.silu(self.norm(self.depthwise(h), mask), self.in_place))
         return y
 
-    def input_maps(self) -> Sequence[nn.Linear]:
+    def input_maps(self) -> Sequence[nn.Module]:
         """The first point-wise map."""
         return (self.pointwise_in,)
+
+    def output_maps(self) -> Sequence[nn.Module]:
+        """The second point-wise map."""
+        return (self.pointwise_out,)
 
     def extra_repr(self) -> str:
         """The options that the submodules do not show, for ``print(module)``."""

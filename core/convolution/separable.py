@@ -70,9 +70,13 @@ class SeparableConvolution(Mixer):
         y: Tensor = self.pointwise_out(depthwise_conv1d(h, self.taps, left=left, right=self.kernel - 1 - left))
         return y
 
-    def input_maps(self) -> Sequence[nn.Linear]:
+    def input_maps(self) -> Sequence[nn.Module]:
         """The first point-wise map."""
         return (self.pointwise_in,)
+
+    def output_maps(self) -> Sequence[nn.Module]:
+        """The second point-wise map."""
+        return (self.pointwise_out,)
 
     def extra_repr(self) -> str:
         """The options that the submodules do not show, for ``print(module)``."""

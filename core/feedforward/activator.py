@@ -66,9 +66,13 @@ class Activator(FeedForward):
         uniform_fan_in_(self.up)
         uniform_fan_in_(self.down)
 
-    def input_maps(self) -> Sequence[nn.Linear]:
+    def input_maps(self) -> Sequence[nn.Module]:
         """``up``."""
         return (self.up,)
+
+    def output_maps(self) -> Sequence[nn.Module]:
+        """``down``."""
+        return (self.down,)
 
     def forward(self, x: Float[Tensor, "*positions D"]) -> Float[Tensor, "*positions D"]:
         """Map every position of ``x (...,D)``."""

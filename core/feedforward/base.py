@@ -35,8 +35,12 @@ class FeedForward(nn.Module, ABC):
             raise InputError(f"a feed-forward needs width >= 1, not {width}")
         self.width = width
 
-    def input_maps(self) -> Sequence[nn.Linear]:
+    def input_maps(self) -> Sequence[nn.Module]:
         """The linear maps that are all that reads x, so that a scale of x can move into them; none if others do."""
+        return ()
+
+    def output_maps(self) -> Sequence[nn.Module]:
+        """The maps whose results, weighted and added up, are all that this block returns; none if it returns others."""
         return ()
 
     @abstractmethod

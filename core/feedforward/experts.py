@@ -117,10 +117,14 @@ class Experts(FeedForward):
             for each in made:
                 each.projection().register_parameter("bias", None)
 
-    def input_maps(self) -> Sequence[nn.Linear]:
+    def input_maps(self) -> Sequence[nn.Module]:
         """The first maps of the experts, and the router's."""
         maps = [block.up for block in self._blocks()]
         return maps if self.router is None else [*maps, self.router]
+
+    def output_maps(self) -> Sequence[nn.Module]:
+        """The last maps of the experts; none with the average router, whose bias is added by the way."""
+        return () if self.router is None else [block.down for block in self._blocks()]
 
     def forward(
         self, x: Float[Tensor, "*positions D"], mask: Bool[Tensor, "*positions"] | None = None

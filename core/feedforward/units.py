@@ -59,9 +59,13 @@ class HiddenUnits(FeedForward):
         self._drawn: int | None = None
         self.chosen: int | None = None
 
-    def input_maps(self) -> Sequence[nn.Linear]:
+    def input_maps(self) -> Sequence[nn.Module]:
         """``up``."""
         return (self.up,)
+
+    def output_maps(self) -> Sequence[nn.Module]:
+        """``down``, where there is one."""
+        return () if isinstance(self.down, nn.Identity) else (self.down,)
 
     # ------------------------------------------------------------------------------------------------- nesting
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from core.rewrite.base import Evidence, Pass, Rewrite, blocks_of, replaced
+from core.rewrite.base import (
+    Evidence,
+    Pass,
+    Rewrite,
+    blocks_of,
+    replaced,
+    rewrites_from_state,
+    rewrites_state,
+)
 from core.rewrite.harness import Inexact, Rewritten, pass_named, replay, rewrite
 from core.rewrite.passes import PASSES
 
@@ -18,4 +26,6 @@ __all__ = [
     "replaced",
     "replay",
     "rewrite",
+    "rewrites_from_state",
+    "rewrites_state",
 ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from core.errors import InputError
 
 Status = Literal["exact", "exact in evaluation", "approximate"]
-O = TypeVar("O")
+OptionsT = TypeVar("OptionsT")
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -50,7 +50,7 @@ class Rewrite:
     decision: Mapping[str, Any]
 
 
-class Pass(ABC, Generic[O]):
+class Pass(ABC, Generic[OptionsT]):
     """One kind of rewrite; instances hold nothing.
 
     Attributes:
@@ -66,10 +66,10 @@ class Pass(ABC, Generic[O]):
     status: ClassVar[Status]
     line: ClassVar[str]
     source: ClassVar[str]
-    options: type[O]
+    options: type[OptionsT]
 
     @abstractmethod
-    def decide(self, model: nn.Module, options: O, evidence: Evidence) -> dict[str, Any]:
+    def decide(self, model: nn.Module, options: OptionsT, evidence: Evidence) -> dict[str, Any]:
         """What is to be done, in plain data (JSON).
 
         Raises:
@@ -141,3 +141,29 @@ def plain(options: Any) -> dict[str, Any]:
     {}
     """
     return dataclasses.asdict(options)
+
+
+def rewrites_state(rewrites: Sequence[Sequence[Rewrite]]) -> list[list[dict[str, Any]]]:
+    """The rewrites of each network, as a saved model holds them.
+
+    >>> rewrites_state([[Rewrite("fold", {"norms": ["0"]})]])
+    [[{'name': 'fold', 'decision': {'norms': ['0']}}]]
+    """
+    return [[{"name": each.name, "decision": dict(each.decision)} for each in of_one] for of_one in rewrites]
+
+
+def rewrites_from_state(state: Any, networks: int) -> tuple[tuple[Rewrite, ...], ...]:
+    """The rewrites of each of so many networks; none where the saved model says nothing of them.
+
+    Raises:
+        InputError: the state is of another form.
+    """
+    if state is None:
+        return ((),) * networks
+    try:
+        found = tuple(tuple(Rewrite(str(each["name"]), dict(each["decision"])) for each in of_one) for of_one in state)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"does not say how the model was rewritten ({error!r})", where="rewrites") from error
+    if len(found) != networks:
+        raise InputError(f"{len(found)} networks were rewritten of {networks}", where="rewrites")
+    return found

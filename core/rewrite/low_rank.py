@@ -100,7 +100,8 @@ def _root(moment: Tensor) -> Tensor:
     """L with L L^T = the moment, lower triangular, in float64."""
     moment = moment.double()
     ridge = _RIDGE * moment.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
-    return torch.linalg.cholesky(moment + ridge * torch.eye(len(moment), dtype=moment.dtype, device=moment.device))
+    root: Tensor = torch.linalg.cholesky(moment + ridge * torch.eye(len(moment)).to(moment))
+    return root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ class LowRankOptions:
     rank: float = 0.5
     """1 or more: that rank; less: this share of the break-even rank, m n / (m + n)."""
     maps: tuple[str, ...] = ()
-    """Patterns of names, such as *.qkv; all maps by which blocks read and write unless given."""
+    """Patterns of names, such as qkv or before.*; all maps by which blocks read and write unless given."""
     aware: bool = False
     """Weigh directions by the inputs that the maps meet."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from apps.tabular.prediction.config import TabularConfig
 from apps.tabular.prediction.data.sources import DEFAULT_DATA, load_splits
@@ -25,10 +26,13 @@ from core.application import Application, Measure, Scored, Trained
 from core.command import RunDirectory, data_facts
 from core.errors import InputError, nearest
 from core.evaluation.metrics import Metric
+from core.rewrite import Rewrite
 from core.training import Progress
 from core.training.progress import ProgressName
 
 Splits: TypeAlias = dict[str, Table]
+PROBE_ROWS = 256
+"""Rows that a network is tried on."""
 NOMINAL_FEATURES = 16
 
 
@@ -119,6 +123,32 @@ class TablePrediction(Application[TabularConfig, Splits, TabularPredictor]):
     def open(self, run: RunDirectory) -> TabularPredictor:
         """The ensemble of a finished run."""
         return load_run(run.path)
+
+    def rewritten(
+        self, model: TabularPredictor, networks: Sequence[nn.Module], rewrites: Sequence[Sequence[Rewrite]]
+    ) -> TabularPredictor:
+        """The ensemble of other members; its calibration stays."""
+        return TabularPredictor(
+            model.schema,
+            model.config,
+            model.encoder,
+            [cast(ExcelFormer, network) for network in networks],
+            location=model.location,
+            scale=model.scale,
+            calibration=model.calibration,
+            rewrites=rewrites,
+        )
+
+    def probe(self, model: TabularPredictor, data: Splits, split: str) -> Callable[[nn.Module], Tensor]:
+        """Logits, or standardised values, of the first rows."""
+        encoded = model.encoder.transform(data[split].frame.head(PROBE_ROWS))
+        x, codes = torch.from_numpy(encoded.x), torch.from_numpy(encoded.codes)
+
+        def run(network: nn.Module) -> Tensor:
+            outputs: Tensor = network(x.to(next(network.parameters()).dtype), codes)
+            return outputs
+
+        return run
 
     def metrics(self, data: Splits) -> Mapping[str, Metric]:
         """Those of the task, its primary one first."""

@@ -13,7 +13,7 @@ Models predict in float64: the same row then gives the same answer (to about 1e-
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +28,10 @@ from apps.tabular.prediction.data.encode import Encoded, TableEncoder
 from apps.tabular.prediction.data.table import Schema
 from apps.tabular.prediction.model import ExcelFormer
 from core import artefact
-from core.command import RunDirectory, config_from_dict, config_to_dict
+from core.command import RunDirectory, config_to_dict, stored_config
 from core.errors import InputError
 from core.evaluation.calibration import ConformalInterval, apply_temperature, fit_temperature
+from core.rewrite import Rewrite, replay, rewrites_from_state, rewrites_state
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +64,7 @@ class TabularPredictor:
         members: at least one model, on the encoder's features.
         location, scale: mean and standard deviation of the training target (regression).
         calibration: see :class:`Calibration`.
+        rewrites: of each member, what was done to it since its config built it.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class TabularPredictor:
         location: float = 0.0,
         scale: float = 1.0,
         calibration: Calibration | None = None,
+        rewrites: Sequence[Sequence[Rewrite]] | None = None,
     ) -> None:
         self.schema = schema
         self.config = config
@@ -82,6 +85,12 @@ class TabularPredictor:
         self.members = [member.double().eval().requires_grad_(False) for member in members]
         self.location, self.scale = location, scale
         self.calibration = calibration or Calibration()
+        self.rewrites = tuple(map(tuple, rewrites)) if rewrites is not None else ((),) * len(members)
+
+    @property
+    def networks(self) -> Sequence[ExcelFormer]:
+        """The members."""
+        return self.members
 
     # ------------------------------------------------------------------------------------------------ asking
 
@@ -189,6 +198,7 @@ class TabularPredictor:
                 "residuals": calibration.residuals,
                 "floor": calibration.floor,
             },
+            "rewrites": rewrites_state(self.rewrites),
         }
         artefact.save(directory, tree, kind=KIND, version=VERSION)
 
@@ -201,16 +211,18 @@ class TabularPredictor:
         """
         tree = artefact.load(directory, kind=KIND, version=VERSION)
         try:
-            config = config_from_dict(TabularConfig, tree["config"])
+            config = stored_config(TabularConfig, tree["config"], where=str(directory))
             schema = Schema.from_dict(tree["schema"])
             encoder = TableEncoder.from_state(tree["encoder"])
-            members = [new_model(config, schema, encoder) for _ in tree["members"]]
+            rewrites = rewrites_from_state(tree.get("rewrites"), len(tree["members"]))
+            members = [replay(new_model(config, schema, encoder), each) for each in rewrites]
             if not members:
                 raise ValueError("no networks")
             for member, state in zip(members, tree["members"], strict=True):
                 member.load_state_dict(state)
             target = {name: float(tree["target"][name]) for name in ("location", "scale")}
-            return cls(schema, config, encoder, members, **target, calibration=_calibration(tree["calibration"]))
+            calibration = _calibration(tree["calibration"])
+            return cls(schema, config, encoder, members, **target, calibration=calibration, rewrites=rewrites)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             # Whole as a file, but of another form than ours: an artefact made or changed by hand.
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
