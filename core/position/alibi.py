@@ -32,7 +32,7 @@ def _geometric(heads: int) -> list[float]:
 
 
 class Alibi(Position):
-    """A bias of the scores for each head, that falls with the distance, ``(H,N,N)``."""
+    """A bias of the scores of each head that falls with the distance."""
 
     source = "Press et al., arXiv 2108.12409; both directions as MosaicBERT, arXiv 2312.17482"
     cost = "0; N^2 additions a head, and as many numbers held"
