@@ -47,15 +47,18 @@ def linear_attention(
     >>> linear_attention(ones, ones, ones.cumsum(2), causal=True).flatten().round(decimals=4).tolist()
     [1.0, 1.5, 2.0]
     """
-    lower_q, lower_k = (q, k) if below is None else below
-    counts = torch.ones_like(v[..., :1])
+    ones = torch.ones_like(v[..., :1])
+    counts = ones if key_mask is None else ones * key_mask[:, None, :, None]
     if key_mask is not None:
-        counts = counts * key_mask[:, None, :, None]
-        k, lower_k = k * counts, lower_k * counts
+        k = k * counts
     sums = _causal_sums if causal else _sums
     read = counts.cumsum(2) if causal else counts.sum(2, keepdim=True)
-    total = sums(lower_q, lower_k, torch.ones_like(counts))
-    return sums(q, k, v) / (total + eps * read.clamp(min=1.0))
+    if below is None:
+        # The sum of the weights is what a value of one would give: weights are made once for both.
+        y, total = sums(q, k, torch.cat([v, ones], dim=-1)).split([v.shape[-1], 1], dim=-1)
+    else:
+        y, total = sums(q, k, v), sums(below[0], below[1] * counts, ones)
+    return y / (total + eps * read.clamp(min=1.0))
 
 
 def _sums(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

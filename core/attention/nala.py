@@ -57,11 +57,12 @@ def nala_features(
     if kind == "relu":
         return (F.relu(q),), (F.relu(k),)
     length, toward = _polar(q)
-    power = _POWER * (_SHIFT + torch.tanh(length))
+    size = toward.abs() ** (_POWER * (_SHIFT + torch.tanh(length)))
     if kind == "signs":
-        cubed = k**3
-        return (F.relu(toward) ** power, F.relu(-toward) ** power), (F.relu(cubed), F.relu(-cubed))
-    size, cubed = toward.abs() ** power, k.abs() ** 3
+        # One power and not one for each sign: they, and on the way back their logarithms, are most of a feature's cost.
+        above, cubed = toward > 0, k**3
+        return (size.where(above, 0.0), size.where(~above, 0.0)), (F.relu(cubed), F.relu(-cubed))
+    cubed = k.abs() ** 3
     angle, other = toward * (math.pi / 4), _polar(k)[1] * (math.pi / 4)
     return (size * angle.cos(), size * angle.sin()), (cubed * other.cos(), cubed * other.sin())
 
@@ -130,11 +131,11 @@ class NaLaAttention(HeadedAttention):
         """Linear attention of the heads."""
         wide = torch.promote_types(q.dtype, torch.float32)
         queries, keys = nala_features(q.to(wide), k.to(wide), self.features)
-        plain = torch.cat(queries, -1), torch.cat(keys, -1)
-        turned = plain
+        features, below = (torch.cat(queries, -1), torch.cat(keys, -1)), None
         if self.position == "rotary":
-            turned = torch.cat([rotate(x) for x in queries], -1), torch.cat([rotate(x) for x in keys], -1)
-        y = linear_attention(*turned, v.to(wide), below=plain, key_mask=mask, causal=self.causal)
+            below = features
+            features = torch.cat([rotate(x) for x in queries], -1), torch.cat([rotate(x) for x in keys], -1)
+        y = linear_attention(*features, v.to(wide), below=below, key_mask=mask, causal=self.causal)
         return y.to(v.dtype)
 
     def extra_repr(self) -> str:
