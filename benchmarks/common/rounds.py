@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -32,9 +33,17 @@ class Ratio:
 
 
 def take_turns(
-    calls: Mapping[str, Callable[[], object]], *, rounds: int, seconds: float, least: int = 3
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    seconds: float,
+    least: int = 3,
+    clock: Literal["wall", "cpu"] = "wall",
 ) -> dict[str, list[float]]:
-    """Wall seconds of every call, round by round: ``rounds`` of them, or ``least`` once ``seconds`` have gone."""
+    """Seconds of every call, round by round: ``rounds`` of them, or ``least`` once ``seconds`` have gone.
+
+    Processor seconds (``clock="cpu"``) are summed over threads, and leave out what other processes take.
+    """
     names = list(calls)
     started = time.perf_counter()
     for turn in range(WARM_UP):
@@ -48,7 +57,8 @@ def take_turns(
             break
         for place in range(len(names)):
             name = names[(turn + place) % len(names)]
-            found[name].append(timed(calls[name]).wall)
+            once = timed(calls[name])
+            found[name].append(once.cpu if clock == "cpu" else once.wall)
     return found
 
 

@@ -4,8 +4,8 @@ import sys
 import pytest
 import torch
 
-from benchmarks.common.memory import reset_peak
 from benchmarks.common.measure import peak_memory_mib
+from benchmarks.common.memory import reset_peak
 
 MIB = 1 << 20
 
