@@ -1,7 +1,7 @@
 """What every verb shares: arguments, configs, the run directory, one style of error, a status for each ending."""
 
 from core.command.arguments import EvaluateArguments, Parsed, TrainArguments, from_preset, parse_arguments, parse_config
-from core.command.config import config_from_dict, config_to_dict, differences, read_config
+from core.command.config import config_from_dict, config_to_dict, differences, read_config, stored_config
 from core.command.describe import fact_lines, measured, switches
 from core.command.directory import RunDirectory, only_writer
 from core.command.findings import CheckArguments, CheckResult, Finding, Severity, condense, from_error, tell
@@ -13,7 +13,7 @@ from core.command.outcome import (
     read_history,
     write_outcome,
 )
-from core.command.output import counted, read_facts, say, to_json
+from core.command.output import counted, note, read_facts, say, to_json
 from core.command.run import require, run
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "from_preset",
     "is_complete",
     "measured",
+    "note",
     "only_writer",
     "parse_arguments",
     "parse_config",
@@ -47,6 +48,7 @@ __all__ = [
     "require",
     "run",
     "say",
+    "stored_config",
     "switches",
     "tell",
     "to_json",

@@ -2,7 +2,8 @@
 
 A config holds numbers, words, bools, None, ``Literal``, tuples, lists, dicts with text keys, and other configs. What is
 unknown, missing, or of another type is refused with the path of the field: a misspelt field must never be a silent
-default. An int stands for a float; nothing else is converted.
+default. An int stands for a float; nothing else is converted. What was stored before a field was added is read with the
+field's default, which is said.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Literal, TypeVar, Union
 import yaml
 
 from core.command import yaml12
+from core.command.output import note
 from core.errors import InputError, nearest
 
 C = TypeVar("C")
@@ -80,16 +82,57 @@ def read_config(cls: type[C], path: str | os.PathLike[str], *, base: C | None = 
     Raises:
         InputError: the file cannot be read, is not YAML, or a field is unknown, missing or wrong.
     """
+    data = read_yaml(path)
+    return config_from_dict(cls, {} if data is None else data, where=str(path), base=base)
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """The plain data in a small YAML file.
+
+    Raises:
+        InputError: the file cannot be read, or is not YAML.
+    """
     where = str(path)
     try:
         if os.path.getsize(path) > _MAX_YAML_BYTES:
             raise InputError("is too large for a config", where=where)
-        data = yaml12.load(Path(path).read_text(encoding="utf-8"))
+        return yaml12.load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})", where=where) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"is not YAML ({' '.join(str(error).split())[:160]})", where=where) from error
-    return config_from_dict(cls, {} if data is None else data, where=where, base=base)
+
+
+def stored_config(cls: type[C], data: Any, *, where: str) -> C:
+    """The config that this program, or an earlier version of it, wrote; says on standard error which fields are newer.
+
+    Args:
+        cls: the dataclass.
+        data: nested dicts and lists.
+        where: what holds them, to begin lines with.
+
+    Raises:
+        InputError: an unknown or wrong field, or a missing one without a default.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Size:
+    ...     width: int = 32
+    ...     depth: int = 2
+    >>> stored_config(Size, {"width": 64}, where="run")
+    Size(width=64, depth=2)
+    """
+    config, lacking = with_defaults(cls, data, where=where)
+    if lacking:
+        note(f"{where}: was written before there was {', '.join(lacking)}; read with the default")
+    return config
+
+
+def with_defaults(cls: type[C], data: Any, *, where: str) -> tuple[C, tuple[str, ...]]:
+    """As :func:`stored_config`, with the paths of the fields that the data lack, and without a word."""
+    at = _At(where, lacking=[])
+    config = typing.cast(C, _record(cls, data, at))
+    return config, tuple(at.lacking or ())
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
@@ -127,13 +170,14 @@ def field_paths(cls: type[Any], prefix: str = "") -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _At:
-    """A place in the data, for error lines."""
+    """A place in the data, for error lines; ``lacking`` gathers what is filled with defaults, where that is wanted."""
 
     where: str
     path: str = ""
+    lacking: list[str] | None = None
 
     def __truediv__(self, name: object) -> _At:
-        return _At(self.where, f"{self.path}.{name}" if self.path else str(name))
+        return dataclasses.replace(self, path=f"{self.path}.{name}" if self.path else str(name))
 
     def error(self, what: str, mend: str | None = None) -> InputError:
         return InputError(what, where=f"{self.where}: {self.path}" if self.path else self.where, mend=mend)
@@ -146,7 +190,8 @@ def _record(cls: type[Any], data: Any, at: _At, base: Any = None) -> Any:
     if not isinstance(data, Mapping):
         raise at.wrong("a group of fields", data)
     hints = typing.get_type_hints(cls)
-    names = [field.name for field in dataclasses.fields(cls) if field.init]
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    names = [*fields]
     for name in data:
         if name not in names:
             raise at.error(f"{name!r} is not a field", nearest(str(name), names))
@@ -157,9 +202,15 @@ def _record(cls: type[Any], data: Any, at: _At, base: Any = None) -> Any:
             values[name] = _value(hints[name], data[name], at / name, held)
         elif base is not None:
             values[name] = held
+        elif at.lacking is not None and _has_default(fields[name]):
+            at.lacking.append((at / name).path)
         else:
             raise (at / name).error("is missing")
     return cls(**values)
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
 def _value(kind: Any, data: Any, at: _At, held: Any = None) -> Any:
@@ -202,12 +253,14 @@ def _union(kind: Any, data: Any, at: _At, held: Any) -> Any:
     if isinstance(data, Mapping) and records:
         known = [record for record in records if set(data) <= {field.name for field in dataclasses.fields(record)}]
         return _value((known or records)[0], data, at, held)
-    errors = []
+    errors, lacked = [], len(at.lacking or ())
     for member in members:
         try:
             return _value(member, data, at, held)
         except InputError as error:
             errors.append(error)
+            if at.lacking is not None:
+                del at.lacking[lacked:]
     raise next((error for error in errors if "nothing" not in error.what), errors[0])
 
 

@@ -20,6 +20,15 @@ def say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def note(text: str) -> None:
+    """Writes a line to standard error: for a person, beside results that a program may read.
+
+    >>> note("")
+    """
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
 @contextmanager
 def counted(what: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
     """Gives a function of (done, all) that draws a bar on standard error where that is a terminal, and none elsewhere.

@@ -39,7 +39,7 @@ def compare(application: Application[Any, Any, Any], argv: Sequence[str]) -> Non
     before = dict(sys.modules)
     data = application.load(question.source, question.base)
     with only_writer(directory.path):
-        known = known_plan(directory, application.metrics(data))
+        known = known_plan(directory, application.config, application.metrics(data))
         plan = question.plan(application, data, known)
         variants = variants_of(application, plan, question.base, data)
         facts, modules = environment(), [type(application).__module__, *imported_since(before)]

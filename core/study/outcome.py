@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from typing import Any
 
 from core.application import Application, Scored
 from core.artefact import replace_file
-from core.command import config_from_dict, read_facts, say, to_json
+from core.command import note, read_facts, say, stored_config, to_json
 from core.errors import InputError
 from core.evaluation.metrics import Metric
 from core.study.analysis import Analysis, analyse
@@ -59,8 +58,7 @@ class Tally:
         left = elapsed / self._done * (self._due - self._done)
         place = f"[{self._runs - self._due + self._done}/{self._runs}]"
         line = f"{place} {self._names[job.key]}, seed {job.seed}: {_came_to(end, self._metric)}; {duration(left)} left"
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+        note(line)
 
     def close(self) -> None:
         """All have ended."""
@@ -163,7 +161,7 @@ def report(
     """
     plan = read_plan(directory.plan)
     if data is None:
-        data = _data(application, plan)
+        data = _data(application, plan, directory.plan)
     metrics = deciding(application.metrics(data), plan.metric)
     outcome = read_outcome(directory, plan, application.config, metrics)
     if not any(record.status == "finished" for record in outcome.records):
@@ -185,10 +183,10 @@ def report(
     _tell(analysis, outcome, directory)
 
 
-def _data(application: Application[Any, Any, Any], plan: Plan) -> Any:
+def _data(application: Application[Any, Any, Any], plan: Plan, where: Path) -> Any:
     if plan.task != application.name:
         raise InputError(f"is a study of {plan.task!r}, not of {application.name!r}", where="--out")
-    config = config_from_dict(application.config, plan.base, where="study.json")
+    config = stored_config(application.config, plan.base, where=str(where))
     source = application.source(**plan.source)
     data = application.load(source, config)
     if application.facts(source, data)["digest"] != plan.digests:

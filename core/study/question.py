@@ -14,7 +14,7 @@ import tyro
 from torch import nn
 
 from core.application import Application
-from core.command import Parsed, config_to_dict, parse_config
+from core.command import Parsed, config_to_dict, parse_config, stored_config
 from core.errors import InputError, nearest
 from core.evaluation.metrics import Metric
 from core.study.grid import (
@@ -205,8 +205,14 @@ def source_of(application: Application[Any, Any, Any], line: Any) -> Any:
     return kind(**{field.name: getattr(line, field.name) for field in dataclasses.fields(kind)})
 
 
-def known_plan(directory: StudyDirectory, metrics: Mapping[str, Metric]) -> Plan | None:
-    """The plan in a folder, which names one of the metrics; None in a new one.
+def known_plan(directory: StudyDirectory, config: type[Any], metrics: Mapping[str, Metric]) -> Plan | None:
+    """The plan in a folder; None in a new one. What is newer than it has the meaning of when it was written.
+
+    Args:
+        directory: of the study.
+        config: the application's; fields that the plan lacks have their defaults, so that asking for more is refused
+            where they have other values by now.
+        metrics: the application's; the first one decided before there was a choice.
 
     Raises:
         InputError: the folder holds something else.
@@ -215,7 +221,8 @@ def known_plan(directory: StudyDirectory, metrics: Mapping[str, Metric]) -> Plan
     if not directory.plan.is_file():
         return None
     plan = read_plan(directory.plan)
-    return dataclasses.replace(plan, metric=plan.metric or next(iter(metrics)))
+    base = config_to_dict(stored_config(config, plan.base, where=str(directory.plan)))
+    return dataclasses.replace(plan, base=base, metric=plan.metric or next(iter(metrics)))
 
 
 def variants_of(application: Application[Any, Any, Any], plan: Plan, base: Any, data: Any) -> list[Variant]:

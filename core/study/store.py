@@ -25,7 +25,8 @@ import numpy as np
 
 from core.application import Measure, Scored
 from core.artefact import replace_file
-from core.command import config_from_dict, config_to_dict, read_facts
+from core.command import config_to_dict, read_facts
+from core.command.config import with_defaults
 from core.errors import InputError
 from core.evaluation.metrics import Metric
 from core.study.records import Arm
@@ -98,6 +99,8 @@ def write_settled(path: Path, arm: Arm, settled: Settled) -> None:
 def read_settled(path: Path, config: type[Any]) -> Settled | None:
     """What :func:`write_settled` wrote; None where nothing is decided yet.
 
+    Fields that are newer than the file have their defaults: whoever reads the plan of the study says which.
+
     Raises:
         InputError: the file is damaged.
     """
@@ -106,9 +109,8 @@ def read_settled(path: Path, config: type[Any]) -> Settled | None:
     facts = read_facts(path)
     if not isinstance(facts.get("parameters"), int):
         raise InputError("does not say how many parameters there are", where=str(path), mend="the file is damaged")
-    return Settled(
-        config=config_from_dict(config, facts.get("config"), where=str(path)), parameters=facts["parameters"]
-    )
+    known, _ = with_defaults(config, facts.get("config"), where=str(path))
+    return Settled(config=known, parameters=facts["parameters"])
 
 
 def write_scored(path: Path, scored: Scored) -> dict[str, Any]:

@@ -26,7 +26,7 @@ import tyro
 
 from core.application import Application
 from core.artefact import replace_file
-from core.command import config_to_dict, differences, only_writer, read_facts, require
+from core.command import config_to_dict, differences, note, only_writer, read_facts, require, stored_config
 from core.command.environment import environment
 from core.errors import InputError
 from core.study.grid import changed, check_fields, fixed_fields, plain_fields, shown
@@ -167,6 +167,8 @@ def _claim(
         return
     known = read_facts(path)
     known.pop("environment", None)
+    if all(known.get(name) == asked[name] for name in ("format", "version", "task")):
+        known["base"] = config_to_dict(stored_config(type(base), known.get("base"), where=str(path)))
     differing = differences(known, json.loads(json.dumps(asked)))
     if differing:
         what = f"this search asks something else (it differs in {', '.join(differing)})"
@@ -210,7 +212,7 @@ class Search:
             self.study.add_trial(self._frozen(log, params, end))
             words = ", ".join(f"{name}={shown(value)}" for name, value in params.items())
             said = f"{end['best']:.5g}" if end["event"] == "finished" else f"{end['event']}: {end['reason']}"
-            sys.stderr.write(f"[{number + 1}/{self._line.trials}] {words}: {said}\n")
+            note(f"[{number + 1}/{self._line.trials}] {words}: {said}")
 
     def _asked(self, number: int, log: Path) -> dict[str, Any]:
         """The settings of a trial, drawn once."""

@@ -141,6 +141,20 @@ def test_a_saved_recogniser_answers_as_before(tmp_path, audio, kind):
         assert torch.equal(one, two)
 
 
+def test_a_recogniser_from_before_a_field_was_added_answers_as_before(tmp_path, audio, recogniser, capsys):
+    recogniser.save(tmp_path)
+    tree = artefact.load(tmp_path, kind="manyformer.asr", version=1)
+    assert tree["config"]["model"].pop("block") == "squeezeformer"
+    assert tree["config"]["model"].pop("position") == "none"
+    artefact.save(tmp_path, tree, kind="manyformer.asr", version=1)
+    loaded = Recogniser.load(tmp_path)
+    said = f"{tmp_path}: was written before there was model.position, model.block; read with the default\n"
+    assert capsys.readouterr() == ("", said)
+    assert loaded.config == recogniser.config
+    for (_, one), (_, two) in zip(outputs(recogniser, audio), outputs(loaded, audio), strict=True):
+        assert torch.equal(one, two)
+
+
 def test_a_tokenizer_that_does_not_fit_is_refused(tmp_path, recogniser):
     other = CharTokenizer.fit(["abcdefgh"])
     with pytest.raises(InputError, match="7 outputs, the tokenizer 10"):

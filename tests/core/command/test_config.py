@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from core.command import config_from_dict, config_to_dict, differences, read_config
+from core.command import config_from_dict, config_to_dict, differences, read_config, stored_config
 from core.command.yaml12 import dump, load
 from core.errors import InputError
 
@@ -131,6 +131,48 @@ def test_without_a_base_every_field_must_be_there(name):
     del data[name]
     with pytest.raises(InputError, match=f"^saved: {name}: is missing$"):
         config_from_dict(Config, data, where="saved")
+
+
+def test_what_was_stored_before_a_field_was_added_has_its_default_and_one_line_says_so(capsys):
+    data = config_to_dict(FULL)
+    for place, name in ((data, "bias"), (data["optim"], "betas"), (data["steps"][1], "seed"), (data, "rates")):
+        del place[name]
+    expected = replace(FULL, rates={}, optim=Optim(lr=math.inf), steps=(Drop(rate=0.0), Mask(share=1.0)))
+    assert stored_config(Config, data, where="a/b") == expected
+    line = "a/b: was written before there was bias, rates, optim.betas, steps.1.seed; read with the default\n"
+    assert capsys.readouterr() == ("", line)
+    del data["optim"]
+    assert stored_config(Config, data, where="a").optim == Optim()
+    assert "there was bias, rates, optim, steps.1.seed;" in capsys.readouterr().err
+    assert stored_config(Config, config_to_dict(FULL), where="a") == FULL
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ({"widht": 1}, "saved: 'widht' is not a field; did you mean 'width'?"),
+        ({"noise": {"seed": 1}}, "saved: noise.share: is missing"),
+        ({"width": "1"}, "saved: width: expected a whole number, got '1'"),
+        (None, "saved: expected a group of fields, got None"),
+    ],
+    ids=str,
+)
+def test_what_else_is_wrong_with_a_stored_config_stays_an_error(data, line, capsys):
+    with pytest.raises(InputError) as caught:
+        stored_config(Config, data, where="saved")
+    assert str(caught.value) == line
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_member_of_a_union_that_does_not_fit_leaves_nothing_to_say(capsys):
+    @dataclass(frozen=True, kw_only=True)
+    class Odd:
+        value: tuple[Mask, Optim] | tuple[Mask, Mask]
+
+    data = {"value": [{"share": 0.5}, {"share": 0.1, "seed": 3}]}
+    assert stored_config(Odd, data, where="a").value == (Mask(share=0.5), Mask(share=0.1, seed=3))
+    assert "there was value.0.seed;" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("data", [None, [], "text", 3])

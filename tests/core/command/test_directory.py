@@ -62,6 +62,40 @@ def test_another_config_is_refused_naming_the_fields(tmp_path):
     assert RunDirectory.open(tmp_path, task="test").config(Config) == Config()
 
 
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        (Config(width=5), None),
+        (Config(width=5, name="b"), "it differs in name"),
+        (Config(width=5, optim=Optim(lr=1.0)), "it differs in optim.lr"),
+        (Config(width=6), "it differs in width"),
+    ],
+    ids=str,
+)
+def test_a_run_from_before_a_field_was_added_goes_on_where_the_field_has_its_default(asked, line, tmp_path, capsys):
+    run = RunDirectory.create(tmp_path, Config(width=5), task="test")
+    run.config_file.write_text("width: 5\noptim: {}\n")
+    assert run.config(Config) == Config(width=5)
+    said = f"{run.config_file}: was written before there was name, optim.lr; read with the default\n"
+    assert capsys.readouterr() == ("", said)
+    if line is None:
+        RunDirectory.create(tmp_path, asked, task="test")
+    else:
+        with pytest.raises(InputError, match=line):
+            RunDirectory.create(tmp_path, asked, task="test")
+    assert capsys.readouterr() == ("", said)
+    assert run.config_file.read_text() == "width: 5\noptim: {}\n"
+
+
+@pytest.mark.parametrize("text", ["", "width: 5\nwidht: 5\n", "[]"])
+def test_a_config_that_is_damaged_is_refused(text, tmp_path, capsys):
+    run = RunDirectory.create(tmp_path, Config(), task="test")
+    run.config_file.write_text(text)
+    with pytest.raises(InputError, match=str(run.config_file)):
+        run.config(Config)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_another_task_is_refused(tmp_path):
     RunDirectory.create(tmp_path, Config(), task="tabular")
     for make in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from apps.cli import main as manyformer
 from apps.tabular.prediction import evaluate, info, predict, train
-from apps.tabular.prediction.predictor import TabularPredictor
+from apps.tabular.prediction.predictor import KIND, VERSION, TabularPredictor
+from core import artefact
 
 QUICK = ["--preset", "tiny", "--progress", "off", "--batch-size", "32", "--fit.max-epochs", "4"]
 
@@ -112,6 +115,30 @@ def test_predict_takes_parquet_other_orders_and_extra_columns(trained, tmp_path,
         )
     if task == "regression":
         assert all(row["low"] <= row["prediction"] <= row["high"] for row in straight)
+
+
+def test_a_run_from_before_a_field_was_added_predicts_scores_and_trains_on(trained, tmp_path, capsys):
+    """Its saved model and its config lack two fields that have their defaults; what a program reads is the same."""
+    _, data, finished = trained
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    words = [str(data / "test.csv"), "--json"]
+    assert predict.main([str(run), *words]) == 0
+    before = capsys.readouterr()
+    tree = dict(artefact.load(run / "checkpoints" / "best", kind=KIND, version=VERSION))
+    tree["config"] = {name: value for name, value in tree["config"].items() if name != "watch"}
+    tree["config"]["model"] = {name: value for name, value in tree["config"]["model"].items() if name != "placement"}
+    artefact.save(run / "checkpoints" / "best", tree, kind=KIND, version=VERSION)
+    (run / "config.yaml").write_text(yaml.safe_dump(tree["config"]))
+    said = "was written before there was model.placement, watch; read with the default\n"
+    assert predict.main([str(run), *words]) == 0
+    assert capsys.readouterr() == (before.out, f"{run / 'checkpoints' / 'best'}: {said}")
+    assert evaluate.main([str(run), "--json", str(tmp_path / "scores.json")]) == 0
+    assert capsys.readouterr().err.endswith(f"best: {said}")
+    line = ["--data", str(data), "--target", "y", "--out", str(run), *QUICK, "--members", "2"]
+    assert train.main(line) == 0
+    assert capsys.readouterr().err == f"{run / 'config.yaml'}: {said}"
+    assert train.main([*line, "--watch", "loss"]) == 2
+    assert "it differs in watch" in capsys.readouterr().err
 
 
 def test_info_counts_what_the_model_holds(trained, capsys):
