@@ -1,4 +1,4 @@
-"""Numbers in documents, written from the files under ``results/`` and from nowhere else.
+"""Numbers in documents, written from the files under ``results/``, and tables of blocks, written from the catalogue.
 
     python -m benchmarks.readme            fill the documents
     python -m benchmarks.readme --check    change nothing; status 1 when a document differs
@@ -18,6 +18,9 @@ The source is a file under ``results/`` with an optional part:
 
 Where the file or the part does not exist, the region reads "not measured yet". A region that begins on the line of its
 marker stays on that line.
+
+Tables of blocks stand between ``<!-- blocks: ROOM -->`` and ``<!-- /blocks -->``, with a room of ``core``: attention,
+convolution, norm, feedforward, position.
 """
 
 from __future__ import annotations
@@ -31,12 +34,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import catalogue
 from benchmarks.asr import accuracy_table, encoder_table
 from benchmarks.common.record import ROOT
 from benchmarks.common.table import write_text
 
-REGION = re.compile(r"(<!-- results: (?P<source>\S+) -->)(?P<body>.*?)(<!-- /results -->)", re.DOTALL)
-MARKER = re.compile(r"<!-- /?results\b[^\n]*?-->")
+REGION = re.compile(
+    r"(?P<begin><!-- (?P<kind>results|blocks): (?P<source>\S+) -->)(?P<body>.*?)(?P<end><!-- /(?P=kind) -->)", re.DOTALL
+)
+MARKER = re.compile(r"<!-- /?(results|blocks)\b[^\n]*?-->")
 ABSENT = "not measured yet"
 DOCUMENTS = ("README.md", "apps/**/README.md", "docs/**/*.md")
 
@@ -49,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     stale = [path for path in documents(options.root) if not _is_current(path, options.root, write=not options.check)]
     for path in stale:
-        print(f"{path.relative_to(options.root)}: {'differs from the results' if options.check else 'filled'}")
+        print(f"{path.relative_to(options.root)}: {'is not current' if options.check else 'filled'}")
     return 1 if options.check and stale else 0
 
 
@@ -68,20 +74,21 @@ def _is_current(path: Path, root: Path, *, write: bool) -> bool:
 
 
 def filled(text: str, path: Path, root: Path) -> str:
-    """``text`` of the document ``path`` with every region as the results say.
+    """``text`` of the document ``path`` with every region as its source says.
 
     Raises:
-        ValueError: a marker without its partner, or a source that leads out of the results.
+        ValueError: a marker without its partner, a source that leads out of the results, or no such room.
     """
 
     def replace(match: re.Match[str]) -> str:
-        body = render(match["source"], path, root)
+        source = match["source"]
+        body = catalogue.table(source) if match["kind"] == "blocks" else render(source, path, root)
         block = match["body"].startswith("\n")
-        return match[1] + (f"\n{body}\n" if block else body.replace("\n", " ")) + match[4]
+        return match["begin"] + (f"\n{body}\n" if block else body.replace("\n", " ")) + match["end"]
 
     regions = list(REGION.finditer(text))
     if len(MARKER.findall(text)) != 2 * len(regions) or any(MARKER.search(match["body"]) for match in regions):
-        raise ValueError(f"{path}: a results marker has no partner")
+        raise ValueError(f"{path}: a marker has no partner")
     return REGION.sub(replace, text)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import core
-from benchmarks import readme
+from benchmarks import catalogue, readme
+from core.norm import NORMS, GroupNorm
 
 ROOT = Path(core.__file__).parents[1]
 RESULTS = {
@@ -90,9 +91,30 @@ def test_check_changes_nothing_and_finds_what_differs(project, capsys):
     page.write_text(text)
     assert readme.main(["--check", "--root", str(project)]) == 1
     assert page.read_text() == text
-    assert capsys.readouterr().out == "docs/page.md: differs from the results\n"
+    assert capsys.readouterr().out == "docs/page.md: is not current\n"
     assert readme.main(["--root", str(project)]) == 0
     assert readme.main(["--check", "--root", str(project)]) == 0
+
+
+def test_tables_of_blocks_come_from_the_catalogue(project):
+    text = read(project, "before\n<!-- blocks: norm -->\n<!-- /blocks -->\nafter")
+    lines = text.splitlines()
+    assert (lines[:2], lines[-2:]) == (["before", "<!-- blocks: norm -->"], ["<!-- /blocks -->", "after"])
+    names = [re.match(r"\| `(\w+)` \(\w+\) \|", line)[1] for line in lines[4:-2]]
+    assert names == list(NORMS)
+    (row,) = (line for line in lines if line.startswith("| `groupnorm` (GroupNorm) |"))
+    assert row.endswith(
+        "| `groups` (1), `eps` (1e-05), `affine` (True), `bias` (True) | whole sequences | "
+        f"{GroupNorm.cost} | Wu and He, [arXiv 1803.08494](https://arxiv.org/abs/1803.08494) | "
+        "tabular with `model.mask=full`; asr |"
+    )
+
+
+def test_an_application_that_cannot_be_asked_is_not_left_out(project, monkeypatch):
+    monkeypatch.setattr(catalogue.cli, "applications", lambda: {"tabular": None})
+    catalogue.table.cache_clear()
+    with pytest.raises(ValueError, match="tabular: not installed"):
+        read(project, "<!-- blocks: norm --><!-- /blocks -->")
 
 
 @pytest.mark.parametrize(
@@ -102,8 +124,10 @@ def test_check_changes_nothing_and_finds_what_differs(project, capsys):
         "lost begin <!-- /results -->",
         "<!-- results: a.md --> <!-- results: b.md --> <!-- /results -->",
         region("../secret.md"),
+        "<!-- blocks: norm --> <!-- /results -->",
+        "<!-- blocks: nrom --> <!-- /blocks -->",
     ],
 )
 def test_broken_markers_are_refused(project, text):
-    with pytest.raises(ValueError, match=r"partner|under results"):
+    with pytest.raises(ValueError, match=r"partner|under results|no room"):
         read(project, text)
