@@ -10,7 +10,7 @@ from core.feedforward.glu import GLU
 from core.feedforward.memory import Memory, MemoryLayer
 from core.feedforward.mlp import MLP
 from core.feedforward.nested import choose, extract
-from core.feedforward.split import balanced_clusters, split_into_experts
+from core.feedforward.split import balanced_clusters, expert_labels, split_into_experts
 from core.feedforward.units import HiddenUnits
 
 FEEDFORWARDS: dict[str, type[FeedForward]] = {
@@ -36,6 +36,7 @@ __all__ = [
     "StarReLU",
     "balanced_clusters",
     "choose",
+    "expert_labels",
     "extract",
     "split_into_experts",
 ]

@@ -17,11 +17,14 @@ from core.errors import InputError
 from core.feedforward.experts import Experts
 from core.feedforward.glu import GLU
 from core.feedforward.mlp import MLP
+from core.feedforward.units import HiddenUnits
 
 _ROUNDS = 30
 
 
-def split_into_experts(dense: MLP | GLU, experts: int, active: int, *, seed: int = 0) -> Experts:
+def split_into_experts(
+    dense: MLP | GLU, experts: int, active: int, *, seed: int = 0, labels: Int[Tensor, " units"] | None = None
+) -> Experts:
     """The experts of ``dense``, with the average router.
 
     Args:
@@ -29,9 +32,11 @@ def split_into_experts(dense: MLP | GLU, experts: int, active: int, *, seed: int
         experts: divides the hidden units.
         active: of the experts, for each position. Published: a quarter to a half of 64.
         seed: of the clusters' first centres.
+        labels: the expert of each unit, where it is known already.
 
     Raises:
-        InputError: experts that do not divide the hidden units, or more active ones than there are.
+        InputError: experts that do not divide the hidden units, more active ones than there are, or labels that are not
+            each expert as often.
 
     >>> dense = MLP(8, 32)
     >>> split = split_into_experts(dense, experts=4, active=4)
@@ -39,7 +44,10 @@ def split_into_experts(dense: MLP | GLU, experts: int, active: int, *, seed: int
     >>> torch.allclose(split(x), dense(x), atol=1e-6)
     True
     """
-    labels = balanced_clusters(nn.functional.normalize(dense.keys()[0].detach().double(), dim=-1), experts, seed)
+    if labels is None:
+        labels = expert_labels(dense, experts, seed)
+    elif sorted(labels.tolist()) != sorted([*range(experts)] * (dense.hidden // max(experts, 1))):
+        raise InputError(f"the labels are not those of {experts} experts of equal size", where="split_into_experts")
     parts = dense.partition(labels)
     bias = parts[0].projection().bias
     # Built without memory: a draw of initial values would be wasted, and would advance the random state.
@@ -51,6 +59,15 @@ def split_into_experts(dense: MLP | GLU, experts: int, active: int, *, seed: int
         part.projection().register_parameter("bias", None)
     split.experts = nn.ModuleList(parts)
     return split.train(dense.training)
+
+
+def expert_labels(dense: HiddenUnits, experts: int, seed: int = 0) -> Int[Tensor, " units"]:
+    """The expert of each hidden unit: the cluster of its key, brought to length 1.
+
+    Raises:
+        InputError: experts that do not divide the hidden units.
+    """
+    return balanced_clusters(nn.functional.normalize(dense.keys()[0].detach().double(), dim=-1), experts, seed)
 
 
 def balanced_clusters(points: Float[Tensor, "n d"], count: int, seed: int = 0) -> Int[Tensor, " n"]:

@@ -54,7 +54,6 @@ class Stack(nn.Module):
         super().__init__()
         self.width, self.entries, self.order = width, tuple(entries), tuple(order)
         self.sublayers = nn.ModuleList(sublayers)
-        self._reads_mask = tuple(bool(getattr(sublayer.block, "reads_mask", False)) for sublayer in sublayers)
 
     def forward(
         self,
@@ -78,10 +77,11 @@ class Stack(nn.Module):
         stream = x if padding is None else x.masked_fill(padding, 0.0)
         sublayers = list(self.sublayers)
         for index in self.order:
-            given = (
-                context if self.entries[index].kind == "mixer" else {"mask": mask} if self._reads_mask[index] else {}
-            )
-            stream = sublayers[index](stream, norm_mask=mask, **given)
+            sublayer = sublayers[index]
+            given = context if self.entries[index].kind == "mixer" else {}
+            if not given and getattr(sublayer.block, "reads_mask", False):
+                given = {"mask": mask}
+            stream = sublayer(stream, norm_mask=mask, **given)
         return stream if padding is None else stream.masked_fill(padding, 0.0)
 
     def describe(self) -> tuple[Description, ...]:

@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from core.rewrite.base import Pass
+from core.rewrite.centring import ToCRMSNorm, ToRMSNorm
+from core.rewrite.experts import MergeExperts, SplitIntoExperts
+from core.rewrite.extract import Extract
+from core.rewrite.fold import Fold
 from core.rewrite.low_rank import LowRank
 
-PASSES: dict[str, Pass[Any]] = {each.name: each for each in (LowRank(),)}
+_ALL: tuple[Pass[Any], ...] = (
+    SplitIntoExperts(),
+    MergeExperts(),
+    Extract(),
+    LowRank(),
+    Fold(),
+    ToRMSNorm(),
+    ToCRMSNorm(),
+)
+PASSES: dict[str, Pass[Any]] = {each.name: each for each in _ALL}
 """By their names."""

@@ -3,11 +3,13 @@ import torch
 from torch import nn
 
 from core.errors import InputError
-from core.layout import Entry, Stack, build, can_fold
+from core.layout import Entry, Stack, build
 from core.layout.residual import Residual
 from core.optim import route
 from core.rewrite import Evidence, Rewrite, replay, rewrite
+from core.rewrite.fold import reads
 from core.rewrite.low_rank import LowRankLinear, LowRankOptions, break_even_rank
+from core.rewrite.maps import block_maps
 from core.testing.tolerances import draw
 
 
@@ -97,7 +99,7 @@ def test_an_input_scale_stays_where_the_map_has_a_low_rank() -> None:
     low = rewrite(stack(scale=True), "low_rank", LowRankOptions(rank=2, maps=("qkv",))).model
     scaled = low.sublayers[0]
     assert isinstance(scaled, Residual)
-    assert not can_fold(scaled)
+    assert not reads(scaled.block)
 
 
 @pytest.mark.parametrize(
@@ -116,3 +118,20 @@ def test_refusals(options: LowRankOptions, said: str) -> None:
         LowRankLinear(3, 3, 0)
     with pytest.raises(InputError, match="did you mean 'low_rank'"):
         rewrite(stack(), "lowrank")
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [({"router": "average"}, {"down"}), ({"router": "softmax"}, {"up", "down"}), ({"expert": "glu"}, {"up", "down"})],
+)
+def test_maps_that_are_read_by_their_weight_are_left_alone(options: dict[str, str], left: set[str]) -> None:
+    model = build((Entry("feedforward", "experts", {"hidden": 20, **options}),), width=8)
+    assert {path.rpartition(".")[2] for path in block_maps(model)} <= left
+    x = draw(2, 5, 8).float()
+    rewrite(model, "low_rank", LowRankOptions(rank=1), Evidence(run=lambda network: network(x.to(_dtype(network)))))
+    nested = build((Entry("feedforward", "mlp", {"hidden": 20, "nested": (0.5, 1.0)}),), width=8)
+    assert not block_maps(nested)
+
+
+def _dtype(network: nn.Module) -> torch.dtype:
+    return next(network.parameters()).dtype
