@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,8 @@ def report(
         replace_file(path, to_json(results) + "\n")
     environment = read_facts(directory.plan)["environment"]
     facts = PageFacts(
-        question=_question(plan),
+        question=question([each.field for each in plan.varied]),
+        asked=_asked(plan),
         task=application.name,
         model=application.model_name,
         split=plan.split,
@@ -198,9 +199,33 @@ def _first_reason(outcome: Outcome) -> str:
     return next((f"the first one {record.status}: {record.reason}" for record in outcome.records), "train some first")
 
 
-def _question(plan: Plan) -> str:
-    fields = " and ".join(f"{each.field} {' or '.join(shown(value) for value in each.values)}" for each in plan.varied)
-    return f"Which is better: {fields}?"
+def question(fields: Sequence[str]) -> str:
+    """The question about fields, short enough for a title.
+
+    >>> question(["model.norm", "model.placement", "mixing.kind"])
+    'Does model.norm, model.placement or mixing.kind help?'
+    >>> question(["a", "b", "c", "d", "e", "f"])
+    'Does a, b, c or one of 3 other fields help?'
+    """
+    if len(fields) > _NAMED + 1:
+        fields = [*fields[:_NAMED], f"one of {len(fields) - _NAMED} other fields"]
+    return f"Does {_listed(fields)} help?"
+
+
+_NAMED = 3
+
+
+def _asked(plan: Plan) -> str:
+    """What the question means, one sentence on the values and one on the arms."""
+    values = "; ".join(f"{each.field}: {_listed([shown(value) for value in each.values])}" for each in plan.varied)
+    if len(plan.varied) == 1:
+        return f"{values}."
+    arms = "one field changes at a time" if plan.one_at_a_time else "all combinations are compared"
+    return f"{values}. Of these {arms}."
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " or ".join([*filter(None, [", ".join(words[:-1])]), words[-1]])
 
 
 def _measured(plan: Plan, outcome: Outcome, environment: Mapping[str, Any]) -> dict[str, str]:

@@ -21,7 +21,8 @@ class PageFacts:
     """What the page says besides what the analysis holds.
 
     Attributes:
-        question: what was asked, one sentence.
+        question: what was asked, one short sentence.
+        asked: the same with the values that were compared.
         task, model: as in the ``manyformer`` command, and the network's name.
         split: the split that was scored.
         measured: how it was measured, in words, in the order of the page: such as ``{"Budget": "3 minutes a run",
@@ -33,6 +34,7 @@ class PageFacts:
     task: str
     model: str
     split: str
+    asked: str = ""
     measured: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
 
@@ -57,7 +59,7 @@ def page(analysis: Analysis, facts: PageFacts) -> Report:
         _units(analysis).capitalize(): analysis.units,
     }
     report = Report(facts.question, f"{facts.model} · {facts.task}", facts=head, footer=facts.command)
-    _answer(report, analysis)
+    _answer(report, analysis, facts.asked)
     _effects(report, analysis)
     _costs(report, analysis)
     _arms(report, analysis)
@@ -74,9 +76,9 @@ def _units(analysis: Analysis) -> str:
 # --- the answer -------------------------------------------------------------------------------------------------------
 
 
-def _answer(report: Report, analysis: Analysis) -> None:
+def _answer(report: Report, analysis: Analysis, asked: str) -> None:
     named = analysis.labels()
-    section = report.section("Answer", f"The baseline is {named[analysis.baseline]}.")
+    section = report.section("Answer", f"{asked} The baseline is {named[analysis.baseline]}.".lstrip())
     section.tiles(_tiles(analysis))
     for found in analysis.comparisons:
         section.text(sentence(found, analysis.primary, named))

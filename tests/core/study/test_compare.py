@@ -90,7 +90,9 @@ def test_the_results_file_and_the_page(finished):
     assert results["call"]["runs"] == 4
     assert results["overhead_seconds_per_run"] > 0
     assert results["call"]["overhead_seconds_per_run"] > 0
-    assert "<html" in (finished / "report" / "index.html").read_text()
+    page = (finished / "report" / "index.html").read_text()
+    assert "<title>Does model.width help?" in page
+    assert "model.width: 3 or 4. The baseline is " in page
 
 
 def test_the_same_command_again_does_nothing_more(toy, study, ask):

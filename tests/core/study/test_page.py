@@ -18,6 +18,7 @@ from core.study.records import Arm, RunRecord
 METRICS = {"auc": BINARY["auc"], "log_loss": BINARY["log_loss"]}
 FACTS = PageFacts(
     question="Does <rmsnorm> help?",
+    asked="model.norm: layernorm or rmsnorm; model.ff: mlp or glu.",
     task="tabular",
     model="excelformer",
     split="test",
@@ -67,7 +68,14 @@ def words(analysis: Analysis) -> str:
 def test_the_page_asks_answers_and_says_how_it_was_measured() -> None:
     analysis = found()
     text = words(analysis)
-    for said in (FACTS.question, *analysis.sentences(), *FACTS.measured.values(), FACTS.command, "auc ↑ on test"):
+    for said in (
+        FACTS.question,
+        FACTS.asked,
+        *analysis.sentences(),
+        *FACTS.measured.values(),
+        FACTS.command,
+        "auc ↑ on test",
+    ):
         assert said in text
     assert "The baseline is norm=layernorm, ff=mlp." in text
     assert "6 of 6 finished" in text
