@@ -1,14 +1,11 @@
 """The network for recognition only: what training needs is folded into the weights around it.
 
-    input scales      W (a * x + b) + c                 into the maps that read the sublayer's input
-    batch norms *     s * (w * h + c) + t               into the depth-wise convolution before: w' = s w, c' = s c + t
-
-* and ``prepbn`` and ``unifiednorm``, which are batch norms in evaluation mode.
+    input scales, batch norms, norms' affines     into the linear maps and convolutions beside them: core.rewrite.fold
 
 Projected positions are kept by relative attention itself, once it is in evaluation mode and runs without gradients.
-Folding is done in float64 and rounded once. The copy's weights lie in one piece of memory, and so does what is made on
-the way: copies of single weights, freed, would leave the heap full of holes over which the buffers of a pass scatter,
-which doubles the memory that it touches. Activations overwrite what they are of.
+The copy's weights lie in one piece of memory, and so does what is made on the way: copies of single weights, freed,
+would leave the heap full of holes over which the buffers of a pass scatter, which doubles the memory that it touches.
+Activations overwrite what they are of.
 """
 
 from __future__ import annotations
@@ -22,8 +19,7 @@ from torch import Tensor, nn
 from apps.asr.model import Squeezeformer
 from core.convolution import ConvolutionModule
 from core.feedforward import MLP
-from core.layout import Residual, can_fold, fold_scale_
-from core.norm import BatchNorm, Identity, PRepBN, UnifiedNorm
+from core.rewrite.fold import fold_, foldable
 
 # Bytes that the start of every weight is a multiple of, as torch's own allocations are.
 _ALIGNMENT = 64
@@ -37,9 +33,6 @@ def for_inference(model: Squeezeformer, dtype: torch.dtype | None = None) -> Squ
         dtype: of the copy's weights, and so of all that it computes, its logits included; it takes features of any.
             ``torch.bfloat16`` spares the casts of every weight in every call that autocast makes.
 
-    Raises:
-        InputError: a scaled block that does not read its input through linear maps.
-
     >>> from apps.asr.config import ModelConfig
     >>> model = Squeezeformer(80, 32, ModelConfig(width=8, layers=2, heads=2, reduce=0)).eval()
     >>> folded, x, lengths = for_inference(model), torch.randn(1, 50, 80), torch.tensor([50])
@@ -47,14 +40,10 @@ def for_inference(model: Squeezeformer, dtype: torch.dtype | None = None) -> Squ
     True
     """
     folded = _in_one_piece(model, None).eval()
+    fold_(folded, foldable(folded))
     for module in folded.modules():
-        if isinstance(module, Residual) and can_fold(module):
-            fold_scale_(module)
-        elif isinstance(module, ConvolutionModule):
+        if isinstance(module, ConvolutionModule):
             module.in_place = True
-            norm = module.norm.as_batchnorm() if isinstance(module.norm, PRepBN | UnifiedNorm) else module.norm
-            if isinstance(norm, BatchNorm):
-                _fold_norm_(module, norm)
         elif isinstance(module, MLP) and module.activate is F.silu:
             module.activate = _silu_
     return _in_one_piece(folded, dtype)
@@ -77,14 +66,3 @@ def _in_one_piece(model: Squeezeformer, dtype: torch.dtype | None) -> Squeezefor
 
 def _silu_(x: Tensor) -> Tensor:
     return F.silu(x, inplace=True)
-
-
-def _fold_norm_(module: ConvolutionModule, norm: BatchNorm) -> None:
-    """Move the batch norm of a convolution module into its depth-wise convolution, in place."""
-    conv = module.depthwise
-    scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
-    shift = norm.bias.double() - scale * norm.running_mean.double()
-    with torch.no_grad():
-        conv.weight.copy_(conv.weight.double() * scale[:, None, None])
-        conv.bias.copy_(conv.bias.double() * scale + shift)
-    module.norm = Identity(norm.width, eps=norm.eps).eval()

@@ -22,6 +22,7 @@ sublayer normalises (placements ``pre`` and ``peri``, for ablations) is normalis
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -36,7 +37,7 @@ from apps.asr.subsampling import Subsampling, subsampled_length
 from core.errors import InputError
 from core.layout import Entry, Repeat, Request, build, feedforward_options, mixer_options
 from core.layout.stack import Stack
-from core.norm import NORMS
+from core.norm import NORMS, LayerNorm
 from core.sequence import Ragged
 
 
@@ -121,6 +122,13 @@ class Squeezeformer(nn.Module):
             x = self.after(self.recovery(y, x), mask=mask)
         normed: Tensor = self.norm(x, mask)
         return normed
+
+    def streams(self) -> Mapping[str, str | None]:
+        """The stacks, each with what reads its stream at the end and would notice a shift of all channels."""
+        end = None if isinstance(self.norm, LayerNorm) else "the head, or a norm that sees the mean,"
+        if self.reduction is None:
+            return {"before": end}
+        return {"before": "the time reduction", "reduced": "the time recovery", "after": end}
 
     def output_lengths(self, lengths: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
         """Logits of recordings of so many frames."""

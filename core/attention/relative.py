@@ -195,11 +195,16 @@ class RelativeAttention(Mixer):
         self._kept = self._sinusoids = None
         return cast(RelativeAttention, super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
 
+    @property
+    def _inner(self) -> int:
+        """Width of all heads together, which need not be that of what is read and written."""
+        return self.position.in_features
+
     def _positions(self, q: Tensor) -> Tensor:
         """W_p p(r) for queries ``q (B,H,N,D/H)``: ``(H,2N-1,D/H)``."""
         n, weight = q.shape[2], self.position.weight
         if torch.compiler.is_compiling():
-            return self._heads(self.position(relative_positions(n, self.width, dtype=weight.dtype, device=q.device)))
+            return self._heads(self.position(relative_positions(n, self._inner, dtype=weight.dtype, device=q.device)))
         if self.training or torch.is_grad_enabled() or weight.is_inference():
             rows = self._sinusoids_of(relative_positions, n, -(-n // _GROWTH) * _GROWTH, weight.dtype)
             return self._heads(self.position(_middle(rows, n)))
@@ -219,13 +224,13 @@ class RelativeAttention(Mixer):
         return self._heads(projected.to(dtype))
 
     def _heads(self, projected: Tensor) -> Tensor:
-        return projected.view(projected.shape[0], self.heads, self.width // self.heads).transpose(0, 1)
+        return projected.view(projected.shape[0], self.heads, self._inner // self.heads).transpose(0, 1)
 
     def _sinusoids_of(self, make: Callable[..., Tensor], n: int, longest: int, dtype: torch.dtype) -> Tensor:
         """A table for n tokens or more that the layers of this width share, made for ``longest`` if there is none."""
         table, weight = self._sinusoids, self.position.weight
         if table is None or not table.serves(make, n, dtype, weight.device):
-            table = shared_table(make, longest, self.width, weight, dtype)
+            table = shared_table(make, longest, self._inner, weight, dtype)
             self._sinusoids = table if type(table.rows) is Tensor else None
         return table.rows
 

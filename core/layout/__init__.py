@@ -5,13 +5,15 @@ from __future__ import annotations
 from core.layout.build import build
 from core.layout.entries import Entry, Layout, Repeat, flatten
 from core.layout.feedforwards import feedforward_options
-from core.layout.fold import can_fold, fold_scale, fold_scale_, fold_scales
 from core.layout.mixers import Request, mixer_options
+from core.layout.recode import Centre, Compress, Restore
 from core.layout.residual import Residual
 from core.layout.scale import InputScale
 from core.layout.stack import Description, Stack
 
 __all__ = [
+    "Centre",
+    "Compress",
     "Description",
     "Entry",
     "InputScale",
@@ -19,13 +21,10 @@ __all__ = [
     "Repeat",
     "Request",
     "Residual",
+    "Restore",
     "Stack",
     "build",
-    "can_fold",
     "feedforward_options",
     "flatten",
-    "fold_scale",
-    "fold_scale_",
-    "fold_scales",
     "mixer_options",
 ]

@@ -3,7 +3,7 @@
     f(a * x + b),   a, b in R^D,   a = 1 and b = 0 at the start
 
 The residual stream carries the unscaled x: in a stack with post-norms this is the freedom that a pre-norm's weight and
-bias would give the block. For inference it can be folded away: ``core.layout.fold``.
+bias would give the block. For inference it can be folded away: ``core.rewrite.fold``.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from core.layout.entries import Entry
+from core.layout.recode import Recode
 from core.layout.residual import Residual
 from core.norm import Norm
 from core.sequence import Ragged
@@ -46,6 +47,9 @@ class Stack(nn.Module):
         entries: one for each distinct sublayer.
         sublayers: likewise.
         order: indices into the two, in the order of application; an index that comes again is a shared sublayer.
+
+    Attributes:
+        recodings: by what position in ``order`` they come before, its length being the end; none in what is built.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Stack(nn.Module):
         super().__init__()
         self.width, self.entries, self.order = width, tuple(entries), tuple(order)
         self.sublayers = nn.ModuleList(sublayers)
+        self.recodings = nn.ModuleDict()
 
     def forward(
         self,
@@ -76,13 +81,22 @@ class Stack(nn.Module):
         context = {"mask": mask, "pair_mask": pair_mask, "offsets": offsets}
         stream = x if padding is None else x.masked_fill(padding, 0.0)
         sublayers = list(self.sublayers)
-        for index in self.order:
+        for position, index in enumerate(self.order):
             sublayer = sublayers[index]
             given = context if self.entries[index].kind == "mixer" else {}
             if not given and getattr(sublayer.block, "reads_mask", False):
                 given = {"mask": mask}
-            stream = sublayer(stream, norm_mask=mask, **given)
+            stream = sublayer(self._recoded(stream, position), norm_mask=mask, **given)
+        stream = self._recoded(stream, len(self.order))
         return stream if padding is None else stream.masked_fill(padding, 0.0)
+
+    def recode(self, position: int, recoding: Recode) -> None:
+        """Put a step before the sublayer applied at ``position``; at the end where that is their number."""
+        self.recodings[str(position)] = recoding
+
+    def _recoded(self, stream: Tensor, position: int) -> Tensor:
+        key = str(position)
+        return self.recodings[key](stream) if key in self.recodings else stream
 
     def describe(self) -> tuple[Description, ...]:
         """One description for each applied sublayer; their parameters add up to :meth:`parameter_count`.

@@ -21,7 +21,7 @@ category, zero at the start, added to the token of its feature. ``mask`` and the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -32,7 +32,7 @@ from apps.tabular.prediction.config import ModelConfig
 from apps.tabular.prediction.mixing import Mix
 from core.errors import InputError
 from core.layout import Entry, Request, build, feedforward_options, mixer_options
-from core.norm import NORMS
+from core.norm import NORMS, LayerNorm
 
 
 class FeatureTokenizer(nn.Module):
@@ -194,6 +194,16 @@ class ExcelFormer(nn.Module):
             tokens = mix(tokens)
         read: Tensor = self.stack(tokens, pair_mask=self.pair_mask)
         return read
+
+    def streams(self) -> Mapping[str, str | None]:
+        """The stack, with what reads its stream at the end and would notice a shift of all channels.
+
+        The weighting of tokens before a layer norm only scales such a shift, and its own bias is one.
+        """
+        head = self.head
+        if isinstance(head, OfficialHead) and isinstance(head.norm, LayerNorm):
+            return {"stack": None}
+        return {"stack": "the head"}
 
     def forward(
         self, x: Float[Tensor, "B N"], codes: Int[Tensor, "B N"] | None = None, *, mix: Mix | None = None

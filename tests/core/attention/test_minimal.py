@@ -9,8 +9,9 @@ from torch import Tensor
 from core.attention import MinimalAttention, SoftmaxAttention
 from core.attention.minimal import Similarity, Values
 from core.errors import InputError
-from core.layout import Entry, build, fold_scales
+from core.layout import Entry, build
 from core.optim import route
+from core.rewrite import rewrite
 from core.testing.tolerances import draw, draw_mask
 
 D = 6
@@ -113,10 +114,10 @@ def test_a_scale_is_folded_where_linear_maps_alone_read_the_input() -> None:
             for seed, parameter in enumerate(stack.parameters()):
                 parameter.copy_(draw(*parameter.shape, seed=seed))
         if (qk, vo) == ("full", "full"):
-            torch.testing.assert_close(fold_scales(stack)(x), stack(x), rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(rewrite(stack, "fold").model(x), stack(x), rtol=1e-10, atol=1e-10)
         else:
-            with pytest.raises(InputError, match="cannot be folded"):
-                fold_scales(stack)
+            with pytest.raises(InputError, match="nothing can be folded"):
+                rewrite(stack, "fold")
 
 
 @pytest.mark.untyped

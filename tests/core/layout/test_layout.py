@@ -1,4 +1,3 @@
-import copy
 import dataclasses
 import json
 from typing import Any
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import InputError
-from core.layout import Entry, InputScale, Layout, Repeat, Residual, Stack, build, fold_scale, fold_scales
+from core.layout import Entry, InputScale, Layout, Repeat, Residual, Stack, build
 from core.layout.residual import NORM_COUNTS
 from core.norm import LayerNorm, RMSNorm
 from core.optim import route
@@ -98,40 +97,6 @@ def test_an_entrys_scale_starts_as_nothing_and_has_its_roles() -> None:
     roles = {entry.name: entry.role for entry in route(scaled).entries if ".scale." in entry.name}
     assert roles == {f"sublayers.{i}.scale.{name}": name for i in (0, 1) for name in ("gain", "bias")}
     assert scaled.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
-
-
-BLOCKS = [
-    MIX,
-    Entry("mixer", "relative", {"heads": 2}),
-    Entry("mixer", "softmax", {"heads": 2, "bias": False}),
-    Entry("mixer", "convolution", {"kernel": 5}),
-    Entry("mixer", "convolution", {"kernel": 5, "activation": "glu", "causal": True, "norm": "layernorm"}),
-    MLP,
-    Entry("feedforward", "glu", {"hidden": 12, "bias": False}),
-]
-
-
-@pytest.mark.parametrize("placement", ["pre", "post", "peri", "none"])
-@pytest.mark.parametrize("entry", BLOCKS, ids=lambda entry: f"{entry.name}-{len(entry.options)}")
-def test_a_scale_folds_away(entry: Entry, placement: Any) -> None:
-    entry = dataclasses.replace(entry, placement=placement, scale=True)
-    stack = randomised(build((Repeat((entry,), 2), dataclasses.replace(entry, share="s")), WIDTH))
-    x, mask = draw(3, 6, WIDTH), draw_mask(3, 6)
-    wanted, state = stack(x, mask=mask), copy.deepcopy(stack.state_dict())
-    folded = fold_scales(stack)
-    torch.testing.assert_close(folded(x, mask=mask), wanted, rtol=1e-10, atol=1e-11)
-    assert not any(".scale." in name for name in folded.state_dict())
-    assert all(torch.equal(value, state[name]) for name, value in stack.state_dict().items()), "the original changed"
-    assert torch.equal(fold_scales(folded)(x, mask=mask), folded(x, mask=mask))
-    one = fold_scale(stack.sublayers[0])
-    torch.testing.assert_close(one(x), stack.sublayers[0](x), rtol=1e-10, atol=1e-11)
-    low = stack.float()
-    torch.testing.assert_close(fold_scales(low)(x.float(), mask=mask), low(x.float(), mask=mask), rtol=1e-5, atol=1e-5)
-
-
-def test_what_does_not_read_linearly_keeps_its_scale() -> None:
-    with pytest.raises(InputError, match="layout: the input scale of Tanh cannot be folded"):
-        fold_scale(Residual(nn.Tanh(), "none", scale=InputScale(WIDTH)))
 
 
 def test_norms_get_their_options_and_a_batch_norm_the_mask() -> None:
