@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -54,6 +55,17 @@ def wholes(value: Any, low: int, high: int, where: str) -> list[int]:
     if not isinstance(value, list | tuple):
         raise InputError(f"the decision says {_short(value)}, which is no list of numbers", where=where)
     return [whole(each, low, high, where) for each in value]
+
+
+def number(value: Any, where: str) -> float:
+    """A finite number.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
+        raise InputError(f"the decision says {_short(value)}, which is no number", where=where)
+    return float(value)
 
 
 def block_at(model: nn.Module, path: Any, kind: type[ModuleT], what: str) -> ModuleT:

@@ -9,6 +9,7 @@ from core.rewrite.centring import ToCRMSNorm, ToRMSNorm
 from core.rewrite.experts import MergeExperts, SplitIntoExperts
 from core.rewrite.extract import Extract
 from core.rewrite.fold import Fold
+from core.rewrite.lora import LoRA, Merge
 from core.rewrite.low_rank import LowRank
 
 _ALL: tuple[Pass[Any], ...] = (
@@ -16,6 +17,8 @@ _ALL: tuple[Pass[Any], ...] = (
     MergeExperts(),
     Extract(),
     LowRank(),
+    LoRA(),
+    Merge(),
     Fold(),
     ToRMSNorm(),
     ToCRMSNorm(),

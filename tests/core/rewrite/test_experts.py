@@ -90,7 +90,7 @@ def test_refusals(hosts) -> None:
         rewrite(stack, "experts", ExpertsOptions(experts=2, active=3))
     sized = hosts.stack(Entry("feedforward", "mlp", {"hidden": 8, "nested": (0.5, 1.0)})).make()
     choose(sized, 0.5)
-    with pytest.raises(InputError, match="sublayers.0.block: it computes with a chosen size"):
+    with pytest.raises(InputError, match=r"sublayers.0.block: it computes with a chosen size"):
         rewrite(sized, "experts")
     with pytest.raises(InputError, match="no experts"):
         rewrite(stack, "merge_experts")
