@@ -55,7 +55,8 @@ def linear_attention(
     read = counts.cumsum(2) if causal else counts.sum(2, keepdim=True)
     if below is None:
         # The sum of the weights is what a value of one would give: weights are made once for both.
-        y, total = sums(q, k, torch.cat([v, ones], dim=-1)).split([v.shape[-1], 1], dim=-1)
+        both = sums(q, k, torch.cat([v, ones], dim=-1))
+        y, total = both[..., :-1], both[..., -1:]
     else:
         y, total = sums(q, k, v), sums(below[0], below[1] * counts, ones)
     return y / (total + eps * read.clamp(min=1.0))
