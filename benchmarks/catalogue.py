@@ -6,8 +6,8 @@ import functools
 import re
 
 from apps import cli
-from core.application.blocks import Entry, entries
-from core.layout.catalogue import NEEDED, ROOMS, rows
+from core.application.blocks import Entry, entries, known
+from core.layout.catalogue import NEEDED
 
 COLUMNS = ("name", "what it is", "options (default)", "can", "cost", "source", "taken by")
 
@@ -19,14 +19,14 @@ def table(room: str) -> str:
     Raises:
         ValueError: there is no such room, or an application that should be asked is not installed.
     """
-    if room not in ROOMS:
-        raise ValueError(f"no room {room!r}; known: {', '.join(ROOMS)}")
+    wanted = [row for row in known() if row.room == room]
+    if not wanted:
+        raise ValueError(f"no room {room!r} of blocks; known: {', '.join({row.room: None for row in known()})}")
     applications = cli.applications()
     absent = [name for name, application in applications.items() if application is None]
     if absent:
         raise ValueError(f"{', '.join(absent)}: not installed, cannot say which blocks it takes")
-    found = entries(applications, [row for row in rows() if row.room == room])
-    lines = [COLUMNS, ("---",) * len(COLUMNS), *map(_cells, found)]
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *map(_cells, entries(applications, wanted))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 

@@ -60,7 +60,7 @@ def blocks(applications: Mapping[str, Application[Any, Any, Any] | None], argv: 
         InputError: there is no such block or family.
     """
     arguments = parse_arguments(Arguments, argv, prog=COMMAND)
-    found = entries(applications, chosen(rows(), arguments.name, arguments.family))
+    found = entries(applications, chosen(known(), arguments.name, arguments.family))
     if arguments.json:
         say(to_json([{**dataclasses.asdict(entry.row), "applications": entry.answers} for entry in found]))
     elif arguments.name is None:
@@ -70,14 +70,19 @@ def blocks(applications: Mapping[str, Application[Any, Any, Any] | None], argv: 
         say(f"\n{LETTERS}")
 
 
+def known() -> tuple[Row, ...]:
+    """Everything that the command lists: the blocks, and what rooms above :mod:`core.layout` have to add."""
+    return rows()
+
+
 def entries(applications: Mapping[str, Application[Any, Any, Any] | None], wanted: Sequence[Row]) -> list[Entry]:
     """The wanted blocks with the answers of the applications."""
-    known = rows()
+    everything = known()
     return [
         Entry(
             row,
             {
-                name: None if application is None else places(application, row, known)
+                name: None if application is None else places(application, row, everything)
                 for name, application in applications.items()
             },
         )
@@ -85,26 +90,26 @@ def entries(applications: Mapping[str, Application[Any, Any, Any] | None], wante
     ]
 
 
-def chosen(known: Sequence[Row], name: str | None, family: str | None) -> list[Row]:
+def chosen(among: Sequence[Row], name: str | None, family: str | None) -> list[Row]:
     """The blocks of a name and a family, of which either may be left open; several families may have one of a name.
 
     Raises:
         InputError: none is left.
 
-    >>> [row.family for row in chosen(rows(), "identity", None)]
+    >>> [row.family for row in chosen(known(), "identity", None)]
     ['mixer', 'norm']
-    >>> chosen(rows(), "sftmax", None)
+    >>> chosen(known(), "sftmax", None)
     Traceback (most recent call last):
         ...
     core.errors.InputError: manyformer blocks: no block 'sftmax'; did you mean 'softmax'?
     """
-    families = list(dict.fromkeys(row.family for row in known))
+    families = list(dict.fromkeys(row.family for row in among))
     if family is not None and family not in families:
         raise InputError(f"no family {family!r}", where=f"{COMMAND} --family", mend=nearest(family, families))
-    within = [row for row in known if family in (None, row.family)]
+    within = [row for row in among if family in (None, row.family)]
     found = [row for row in within if name in (None, row.name, row.block)]
     if not found:
-        elsewhere = [row.family for row in known if name in (row.name, row.block)]
+        elsewhere = [row.family for row in among if name in (row.name, row.block)]
         mend = f"it is a {elsewhere[0]}" if elsewhere else nearest(str(name), [row.name for row in within])
         raise InputError(f"no {family or 'block'} {name!r}", where=COMMAND, mend=mend)
     return found

@@ -162,7 +162,8 @@ class Mixer(nn.Module, ABC):
         asked = {"packed": offsets, "masked": mask, "pairwise": pair_mask}
         for capability, value in asked.items():
             if value is not None and not getattr(self.capabilities, capability):
-                raise InputError(f"this mixer cannot do {capability} input", where=name)
+                mend = f"take one whose capabilities say {capability!r}"
+                raise InputError(f"this mixer cannot do {capability} input", where=name, mend=mend)
         if offsets is not None and (mask is not None or pair_mask is not None):
             raise InputError("packed rows take no mask", where=name, mend="unpack them, or leave out the mask")
         tokens = tuple(x.shape[:2])

@@ -1,12 +1,13 @@
 """The catalogue as a command, over an application of a few lines: what it takes is what it says when it is asked."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pytest
 from torch import nn
 
+import core.application.blocks
 from core.application import Application
 from core.application.blocks import blocks, entries
 from core.application.takers import Place, in_words, places
@@ -145,6 +146,15 @@ def test_a_name_of_two_families(capsys):
     ]
     blocks({"toy": Toy()}, ["identity", "--family", "norm"])
     assert "mixer identity" not in capsys.readouterr().out
+
+
+def test_a_family_of_a_room_above_is_listed_by_its_rows_alone(monkeypatch, capsys):
+    row = replace(rows()[0], family="pass", name="cut", room="rewrite", block="Cut", line="Cuts.", options={})
+    monkeypatch.setattr(core.application.blocks, "known", lambda: (*rows(), row))
+    blocks({"toy": Toy()}, ["--family", "pass"])
+    assert capsys.readouterr().out.splitlines()[0] == "pass"
+    blocks({"toy": Toy()}, ["cut"])
+    assert "  toy        has no place for a pass" in capsys.readouterr().out.splitlines()
 
 
 def test_json(capsys):
