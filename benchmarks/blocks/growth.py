@@ -43,7 +43,7 @@ def exponent(seconds: Mapping[int, Sequence[float]]) -> Exponent:
 
 def _medians(rounds: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
     """Medians of resampled rounds."""
-    return np.median(generator.choice(rounds, (RESAMPLES, len(rounds))), axis=-1)
+    return np.asarray(np.median(generator.choice(rounds, (RESAMPLES, len(rounds))), axis=-1), dtype=np.float64)
 
 
 def _slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -49,12 +49,13 @@ class Pooling(Mixer):
         """Pool within each sequence."""
         n, reach = x.shape[1], self.pool // 2
         real = torch.ones_like(x[..., :1]) if mask is None else mask[:, :, None].to(x.dtype)
-        total, count = torch.zeros_like(x), torch.zeros_like(real)
+        total, count = torch.zeros_like(x), real
         padded, weights = F.pad(x, (0, 0, reach, reach)), F.pad(real, (0, 0, reach, reach))
         for first in range(self.pool):
-            weight = weights[:, first : first + n]
-            total = total + (padded[:, first : first + n] - x) * weight
-            count = count + weight
+            if first != reach:  # its own difference is zero
+                weight = weights[:, first : first + n]
+                total = torch.addcmul(total, padded[:, first : first + n] - x, weight)
+                count = count + weight
         return total / count.clamp(min=1.0)
 
     def extra_repr(self) -> str:
