@@ -22,7 +22,7 @@ from core.errors import InputError
 from core.feedforward import GLU, MLP, Experts, expert_labels, split_into_experts
 from core.rewrite.base import Evidence, ModuleT, Pass, Status, blocks_of, replaced
 from core.rewrite.decisions import block_at, part, whole, wholes
-from core.rewrite.maps import matching
+from core.rewrite.maps import fitting
 from core.rewrite.stacks import relabelled
 from core.rewrite.units import altered, fitting_blocks, units_at
 
@@ -101,12 +101,8 @@ class MergeExperts(Pass[MergeExpertsOptions]):
         blocks = blocks_of(model, Experts)
         if not blocks:
             raise InputError("the model has no experts", where=self.name)
-        chosen = matching(blocks, options.blocks, self.name, "block of experts")
-        kept = {path: block for path, block in chosen.items() if block.router is None}
-        if not kept or (options.blocks and len(kept) < len(chosen)):
-            path = next(path for path in chosen if path not in kept)
-            what = f"{path}: experts weighted by a softmax are no plain feed-forward"
-            raise InputError(what, where=self.name, mend="the average router has weights of one")
+        mend = "the average router has weights of one"
+        kept = fitting(blocks, options.blocks, _unmergeable, where=self.name, what="block of experts", mend=mend)
         exact = all(block.active == len(block.experts) for block in kept.values())
         return {"blocks": [*kept], "exact": exact}
 
@@ -115,11 +111,21 @@ class MergeExperts(Pass[MergeExpertsOptions]):
         made: dict[str, nn.Module] = {}
         for path in part(decision, "blocks", list, self.name):
             block = block_at(model, path, Experts, "block of experts")
-            if any(altered(each) for each in block.experts):
-                raise InputError("its maps are no plain linear ones any more", where=str(path))
+            reason = _unmergeable(block)
+            if reason is not None:
+                raise InputError(reason, where=str(path))
             made[str(path)] = block.merge()
         return relabelled(replaced(model, made))
 
     def statuses(self, decision: Mapping[str, Any]) -> Status:
         """Exact where all experts were active."""
         return "exact" if decision.get("exact") is True else "approximate"
+
+
+def _unmergeable(block: Experts) -> str | None:
+    """Why experts are no dense feed-forward; None where they are."""
+    if block.router is not None:
+        return "experts weighted by a softmax are no plain feed-forward"
+    if any(altered(each) for each in block.experts):
+        return "its maps are no plain linear ones any more"
+    return None

@@ -6,7 +6,7 @@ those few that a block reads by their weight all the same are left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -73,6 +73,36 @@ def matching(named: Mapping[str, ModuleT], patterns: Sequence[str], where: str, 
         for path, module in named.items()
         if not patterns or any(_matches(path, pattern) for pattern in patterns)
     }
+
+
+def fitting(
+    named: Mapping[str, ModuleT],
+    patterns: Sequence[str],
+    unfit: Callable[[ModuleT], str | None],
+    *,
+    where: str,
+    what: str,
+    mend: str,
+) -> dict[str, ModuleT]:
+    """Those of some modules (at least one) that match a pattern and fit.
+
+    Args:
+        named: by their paths.
+        patterns: as of :func:`matching`.
+        unfit: why a module does not fit; None where it does.
+        where: the pass.
+        what: the modules, in words.
+        mend: what would fit.
+
+    Raises:
+        InputError: a pattern that matches none, or only such as do not fit: the reason of the first of these.
+    """
+    reasons = {path: unfit(module) for path, module in matching(named, patterns, where, what).items()}
+    for pattern in patterns or ("*",):
+        first, *others = [path for path in reasons if _matches(path, pattern)]
+        if all(reasons[path] for path in (first, *others)):
+            raise InputError(f"{first}: {reasons[first]}", where=where, mend=mend)
+    return {path: named[path] for path, reason in reasons.items() if reason is None}
 
 
 def _matches(path: str, pattern: str) -> bool:

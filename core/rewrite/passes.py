@@ -6,6 +6,7 @@ from typing import Any
 
 from core.rewrite.base import Pass
 from core.rewrite.centring import ToCRMSNorm, ToRMSNorm
+from core.rewrite.collapse import Collapse
 from core.rewrite.experts import MergeExperts, SplitIntoExperts
 from core.rewrite.extract import Extract
 from core.rewrite.fold import Fold
@@ -19,6 +20,7 @@ _ALL: tuple[Pass[Any], ...] = (
     LowRank(),
     LoRA(),
     Merge(),
+    Collapse(),
     Fold(),
     ToRMSNorm(),
     ToCRMSNorm(),

@@ -8,7 +8,7 @@ from core.errors import InputError
 from core.feedforward import Experts, HiddenUnits
 from core.rewrite.base import blocks_of
 from core.rewrite.decisions import block_at
-from core.rewrite.maps import matching
+from core.rewrite.maps import fitting
 
 
 def altered(block: nn.Module) -> bool:
@@ -35,21 +35,16 @@ def dense_blocks(model: nn.Module) -> dict[str, HiddenUnits]:
 
 
 def fitting_blocks(model: nn.Module, patterns: tuple[str, ...], where: str) -> dict[str, HiddenUnits]:
-    """The chosen blocks whose units can be taken; a block that was asked for by name must be one of them.
+    """The chosen blocks whose units can be taken.
 
     Raises:
-        InputError: there is none, or a pattern names one that is not.
+        InputError: a pattern matches none of them.
     """
     dense = dense_blocks(model)
     if not dense:
         raise InputError("the model has no feed-forward of hidden units", where=where, mend="mlp and glu are")
-    chosen = matching(dense, patterns, where, "feed-forward")
-    reasons = {path: unfit_units(block) for path, block in chosen.items()}
-    first = next((path for path, reason in reasons.items() if reason), None)
-    if first is not None and (patterns or all(reasons.values())):
-        mend = "an mlp, or a glu with its projection, fits"
-        raise InputError(f"{first}: {reasons[first]}", where=where, mend=mend)
-    return {path: block for path, block in chosen.items() if not reasons[path]}
+    mend = "an mlp, or a glu with its projection, fits"
+    return fitting(dense, patterns, unfit_units, where=where, what="feed-forward", mend=mend)
 
 
 def units_at(model: nn.Module, path: str, *, chosen: bool = False) -> HiddenUnits:

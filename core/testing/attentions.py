@@ -175,14 +175,14 @@ def minimal(module: Any, x: Tensor, mask: Tensor | None, pair_mask: Tensor | Non
     if module.qk == "symmetric":
         rows = module.triangle.double().split(list(range(1, size + 1)))
         lower = torch.stack([torch.cat([row, row.new_zeros(size - len(row))]) for row in rows])
-        similarity = lower @ lower.T
+        queries = keys = x @ lower
     else:
-        key = torch.eye(size, dtype=torch.float64) if module.key is None else module.key.weight.double()
-        similarity = module.query.weight.double().T @ key
-    weights = _softmax(x @ similarity @ x.mT / math.sqrt(size), readable(x, mask, pair_mask, module.causal))
-    y = weights @ x
-    for matrix in (module.value, module.out):
-        y = y if matrix is None else linear(matrix, y)
+        queries, keys = linear(module.query, x), x if module.key is None else linear(module.key, x)
+    weights = _softmax(queries @ keys.mT / math.sqrt(size), readable(x, mask, pair_mask, module.causal))
+    y = weights @ (x if module.value is None else linear(module.value, x))
+    y = y if module.out is None else linear(module.out, y)
+    if module.shift is not None:
+        y = y + weights.sum(-1, keepdim=True) * module.shift.double()
     return _real(y, mask)
 
 
