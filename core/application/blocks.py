@@ -13,10 +13,11 @@ from typing import Any
 import tyro
 
 from core.application.base import Application
-from core.application.takers import Place, in_words, places
+from core.application.takers import PASS, Place, in_words, places
 from core.command import parse_arguments, say, to_json
 from core.errors import InputError, nearest
 from core.layout.catalogue import Row, rows
+from core.rewrite import PASSES, Pass
 
 COMMAND = "manyformer blocks"
 NOT_INSTALLED = "not installed"
@@ -30,7 +31,7 @@ class Arguments:
     name: tyro.conf.Positional[str | None] = None
     """Block to say everything about, as settings name it or as its class is called; all unless given."""
     family: str | None = None
-    """Only this family: mixer, norm, feedforward or position."""
+    """Only this family: mixer, norm, feedforward, position or pass."""
     json: bool = False
     """Write JSON."""
 
@@ -71,8 +72,22 @@ def blocks(applications: Mapping[str, Application[Any, Any, Any] | None], argv: 
 
 
 def known() -> tuple[Row, ...]:
-    """Everything that the command lists: the blocks, and what rooms above :mod:`core.layout` have to add."""
-    return rows()
+    """Everything that the command lists: the blocks, and the passes that rewrite networks made of them."""
+    return (*rows(), *map(_pass_row, PASSES.values()))
+
+
+def _pass_row(each: Pass[Any]) -> Row:
+    return Row(
+        family=PASS,
+        name=each.name,
+        room="rewrite",
+        block=type(each).__name__,
+        line=f"{each.line[0].upper()}{each.line[1:]}.",
+        capabilities=(each.status,),
+        options={field.name: repr(field.default) for field in dataclasses.fields(each.options)},
+        source=each.source,
+        cost="",
+    )
 
 
 def entries(applications: Mapping[str, Application[Any, Any, Any] | None], wanted: Sequence[Row]) -> list[Entry]:

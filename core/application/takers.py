@@ -8,14 +8,21 @@ time is tried, so that what a refusal depends on is found too. No list says what
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from torch import nn
+
 from core.application.base import Application
 from core.errors import InputError
 from core.layout.catalogue import Row
+from core.rewrite import PASSES, Evidence
+
+PASS = "pass"
+"""The family of what rewrites a network, whose place is the network itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +52,8 @@ def places(application: Application[Any, Any, Any], row: Row, rows: Sequence[Row
     """
     config = next(iter(application.presets.values()))()
     settings = _settings(getattr(config, "model", None), rows)
+    if row.family == PASS:
+        return (_network(application, config, row.name, settings),)
     found = []
     for field in settings:
         if not _holds(field, row.family):
@@ -56,6 +65,15 @@ def places(application: Application[Any, Any, Any], row: Row, rows: Sequence[Row
             beside = next(_ways(application, config, {field: row.name}, others), None)
         found.append(Place(field=f"model.{field}", takes=reason is None, beside=beside, reason=reason))
     return tuple(found)
+
+
+def _network(
+    application: Application[Any, Any, Any], config: Any, name: str, settings: Mapping[str, tuple[Any, ...]]
+) -> Place:
+    """What becomes of the application's network when a pass is to rewrite it."""
+    reason = _refusal(application, config, {}, name)
+    beside = None if reason is None else next(_ways(application, config, {}, settings, name), None)
+    return Place(field="network", takes=reason is None, beside=beside, reason=reason)
 
 
 def in_words(name: str, answers: Sequence[Place]) -> str | None:
@@ -98,19 +116,31 @@ def _ways(
     config: Any,
     changes: Mapping[str, Any],
     others: Mapping[str, Sequence[Any]],
+    rewrite: str | None = None,
 ) -> Iterator[str]:
-    """Each other setting that lets the changes in, with all its values that do."""
+    """Each other setting that lets the changes, or the pass, in, with all its values that do."""
     for field, values in others.items():
-        able = [value for value in values if _refusal(application, config, {**changes, field: value}) is None]
+        able = [value for value in values if _refusal(application, config, {**changes, field: value}, rewrite) is None]
         if able:
             yield f"model.{field}={','.join(map(str, able))}"
 
 
-def _refusal(application: Application[Any, Any, Any], config: Any, changes: Mapping[str, Any]) -> str | None:
-    """Why there is no network with the changes; None if there is one."""
+def _refusal(
+    application: Application[Any, Any, Any], config: Any, changes: Mapping[str, Any], rewrite: str | None = None
+) -> str | None:
+    """Why there is no network with the changes, or why the pass does not fit it; None if there is and it does."""
     try:
         model = dataclasses.replace(config.model, **changes)
-        application.prototype(dataclasses.replace(config, model=model))
+        network = _prototype(application, dataclasses.replace(config, model=model))
+        if rewrite is not None:
+            chosen = PASSES[rewrite]
+            chosen.decide(network, chosen.options(), Evidence(cost=lambda _: 0.0))
     except InputError as error:
         return str(error)
     return None
+
+
+@functools.lru_cache(maxsize=128)
+def _prototype(application: Application[Any, Any, Any], config: Any) -> nn.Module:
+    """Every pass is asked about the same networks: each is built once."""
+    return application.prototype(config).eval()

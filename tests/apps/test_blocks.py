@@ -35,7 +35,9 @@ def test_takers(family, name, takers, found):
 
 
 def test_every_block_is_taken_by_somebody(found):
-    assert [key for key, entry in found.items() if not entry.takers] == []
+    # These undo another pass, or want a setting that is a number: nested sizes, one head.
+    after = {("pass", name) for name in ("merge", "merge_experts", "extract", "collapse")}
+    assert {key for key, entry in found.items() if not entry.takers} <= after
 
 
 def test_a_refusal_names_the_block_the_need_and_what_fits(found):
@@ -43,11 +45,14 @@ def test_a_refusal_names_the_block_the_need_and_what_fits(found):
         place for entry in found.values() for answers in entry.answers.values() for place in answers if place.reason
     ]
     assert len(refused) >= 8
-    for (_, name), entry in found.items():
+    for (family, name), entry in found.items():
         for place in (place for answers in entry.answers.values() for place in answers if place.reason):
+            assert "\n" not in place.reason
+            if family == "pass":
+                assert place.reason.startswith(f"{name}: ")
+                continue
             assert f"'{name}'" in place.reason
             assert "; these fit: " in place.reason or "; use the mask 'full'" in place.reason
-            assert "\n" not in place.reason
 
 
 @pytest.mark.parametrize("application", APPLICATIONS.values(), ids=list(APPLICATIONS))
