@@ -25,3 +25,13 @@ def uniform_fan_in_(linear: nn.Linear, scale: float = 1.0) -> None:
     nn.init.uniform_(linear.weight, -bound, bound)
     if linear.bias is not None:
         nn.init.zeros_(linear.bias)
+
+
+def linear_like(linear: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
+    """A linear map of other sizes with dtype, device, mode and kind of bias of ``linear``; memory without values.
+
+    >>> linear_like(nn.Linear(4, 3, bias=False), 2, 5)
+    Linear(in_features=2, out_features=5, bias=False)
+    """
+    meta = nn.Linear(inputs, outputs, bias=linear.bias is not None, device="meta", dtype=linear.weight.dtype)
+    return meta.to_empty(device=linear.weight.device).train(linear.training)

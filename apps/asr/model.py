@@ -225,6 +225,9 @@ def _line(name: str, module: nn.Module) -> str:
 
 def _block_lines(stack: Stack, rate: str) -> list[str]:
     sublayers = stack.describe()
-    blocks = len(sublayers) // SUBLAYERS
-    head = _line(f"{blocks} {'block' if blocks == 1 else 'blocks'} at {rate}", stack)
-    return [head, *(f"  {sublayer}" for sublayer in sublayers[:SUBLAYERS])]
+    first, blocks = sublayers[:SUBLAYERS], len(sublayers) // SUBLAYERS
+    if sublayers == first * blocks:
+        head = _line(f"{blocks} {'block' if blocks == 1 else 'blocks'} at {rate}", stack)
+        return [head, *(f"  {sublayer}" for sublayer in first)]
+    # A pruned network.
+    return [_line(f"{len(sublayers)} sublayers at {rate}", stack), *(f"  {sublayer}" for sublayer in sublayers)]

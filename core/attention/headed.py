@@ -9,8 +9,10 @@ padding within a group is bounded, and the linear maps see real rows alone.
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 
 from core.attention.base import Mixer
 from core.errors import InputError
-from core.initialisation import uniform_fan_in_
+from core.initialisation import linear_like, uniform_fan_in_
 from core.sequence import Ragged
 
 
@@ -28,6 +30,35 @@ def check_heads(width: int, heads: int, dropout: float, where: str) -> None:
         raise InputError(f"{heads} heads do not divide the width {width}", where=where)
     if not 0.0 <= dropout < 1.0:
         raise InputError(f"dropout {dropout} is outside [0, 1)", where=where)
+
+
+def check_kept(kept: Sequence[int], heads: int, out: nn.Module, where: str) -> None:
+    """Refuse heads that are none, in disorder, or all that there is without a map from the heads to the result."""
+    if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < heads:
+        raise InputError(f"{list(kept)} are none of its heads, 0 to {heads - 1}, in order", where=where)
+    if isinstance(out, nn.Identity):
+        raise InputError("without an output projection its heads are its result", where=where)
+
+
+def rows_of_heads(linear: nn.Linear, kept: Sequence[int], heads: int, groups: int = 1) -> nn.Linear:
+    """The map to these heads alone, the rows being ``groups`` times all heads."""
+    rows = torch.arange(linear.out_features, device=linear.weight.device).view(groups, heads, -1)[:, list(kept)]
+    taken = linear_like(linear, linear.in_features, rows.numel())
+    with torch.no_grad():
+        for name, value in taken.named_parameters():
+            value.copy_(linear.get_parameter(name)[rows.flatten()])
+    return taken
+
+
+def columns_of_heads(linear: nn.Linear, kept: Sequence[int], heads: int) -> nn.Linear:
+    """The map from these heads alone."""
+    columns = torch.arange(linear.in_features, device=linear.weight.device).view(heads, -1)[list(kept)]
+    taken = linear_like(linear, columns.numel(), linear.out_features)
+    with torch.no_grad():
+        taken.weight.copy_(linear.weight[:, columns.flatten()])
+        if linear.bias is not None:
+            taken.bias.copy_(linear.bias)
+    return taken
 
 
 def attend_groups(
@@ -97,6 +128,19 @@ class HeadedAttention(Mixer):
         uniform_fan_in_(self.qkv, init_scale)
         if isinstance(self.out, nn.Linear):
             uniform_fan_in_(self.out, 1.0)
+
+    def take_heads(self, kept: Sequence[int]) -> Self:
+        """Attention with these heads alone, which compute what they did; the width of a head stays.
+
+        Raises:
+            InputError: heads that it does not have, or no output projection.
+        """
+        check_kept(kept, self.heads, self.out, type(self).__name__)
+        assert isinstance(self.out, nn.Linear)
+        qkv, out = rows_of_heads(self.qkv, kept, self.heads, 3), columns_of_heads(self.out, kept, self.heads)
+        taken = copy.deepcopy(self, {id(self.qkv): qkv, id(self.out): out})
+        taken.heads = len(kept)
+        return taken
 
     @abstractmethod
     def attend(

@@ -16,6 +16,7 @@ otherwise or, where that has nothing to save, as written.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 from core.attention.base import Capabilities, Mixer
 from core.attention.blocked import blocked_attention, in_one_block
-from core.attention.headed import check_heads
+from core.attention.headed import check_heads, check_kept, columns_of_heads, rows_of_heads
 from core.attention.rows import WIDENED, attention_by_rows, faster_without_gradients
 from core.attention.sinusoids import SharedTable, half_positions, project_halves, relative_positions, shared_table
 from core.attention.softmax import allowed_keys, attend
@@ -195,9 +196,22 @@ class RelativeAttention(Mixer):
         self._kept = self._sinusoids = None
         return cast(RelativeAttention, super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
 
+    def take_heads(self, kept: Sequence[int]) -> RelativeAttention:
+        """As of :class:`core.attention.HeadedAttention`."""
+        check_kept(kept, self.heads, self.out, type(self).__name__)
+        made: dict[int, nn.Module | nn.Parameter] = {
+            id(self.qkv): rows_of_heads(self.qkv, kept, self.heads, 3),
+            id(self.position): rows_of_heads(self.position, kept, self.heads),
+            id(self.out): columns_of_heads(self.out, kept, self.heads),
+            **{id(bias): nn.Parameter(bias.detach()[list(kept)].clone()) for bias in (self.u, self.v)},
+        }
+        taken = copy.deepcopy(self, dict(made))
+        taken.heads, taken._kept, taken._sinusoids = len(kept), None, None
+        return taken
+
     @property
     def _inner(self) -> int:
-        """Width of all heads together, which need not be that of what is read and written."""
+        """Width of the sinusoids, which need not be that of what is read and written."""
         return self.position.in_features
 
     def _positions(self, q: Tensor) -> Tensor:
@@ -224,7 +238,7 @@ class RelativeAttention(Mixer):
         return self._heads(projected.to(dtype))
 
     def _heads(self, projected: Tensor) -> Tensor:
-        return projected.view(projected.shape[0], self.heads, self._inner // self.heads).transpose(0, 1)
+        return projected.view(projected.shape[0], self.heads, projected.shape[1] // self.heads).transpose(0, 1)
 
     def _sinusoids_of(self, make: Callable[..., Tensor], n: int, longest: int, dtype: torch.dtype) -> Tensor:
         """A table for n tokens or more that the layers of this width share, made for ``longest`` if there is none."""

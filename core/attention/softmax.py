@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import cast
+from collections.abc import Sequence
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,12 +37,12 @@ _WRITTEN_OUT, _WRITTEN_OUT_16 = 24, 128
 
 def softmax_attention(
     q: Float[Tensor, "B H N d"],
-    k: Float[Tensor, "B H N d"],
-    v: Float[Tensor, "B H N d"],
+    k: Float[Tensor, "B H M d"],
+    v: Float[Tensor, "B H M d"],
     *,
-    key_mask: Bool[Tensor, "B N"] | None = None,
-    pair_mask: Bool[Tensor, "*B N N"] | None = None,
-    bias: Float[Tensor, "H N N"] | None = None,
+    key_mask: Bool[Tensor, "B M"] | None = None,
+    pair_mask: Bool[Tensor, "*B N M"] | None = None,
+    bias: Float[Tensor, "H N M"] | None = None,
     causal: bool = False,
     dropout: float = 0.0,
 ) -> Float[Tensor, "B H N d"]:
@@ -49,12 +50,12 @@ def softmax_attention(
 
     Args:
         q: queries ``(B,H,N,d)``.
-        k: keys, likewise; finite also where a mask excludes them.
+        k: keys ``(B,H,M,d)``; finite also where a mask excludes them.
         v: values, likewise.
-        key_mask: ``(B,N)``, True at keys that may be read.
-        pair_mask: ``(N,N)`` or ``(B,N,N)``, True where the query (second last axis) may read the key (last axis).
-        bias: ``(H,N,N)``, finite, added to the scaled scores.
-        causal: query i reads keys <= i only. Beyond 128 tokens, without masks nothing of size N x N is made.
+        key_mask: ``(B,M)``, True at keys that may be read.
+        pair_mask: ``(N,M)`` or ``(B,N,M)``, True where the query (second last axis) may read the key (last axis).
+        bias: ``(H,N,M)``, finite, added to the scaled scores.
+        causal: query i reads keys <= i only; for M = N. Beyond 128 tokens, without masks nothing of size N x N is made.
         dropout: probability of dropping an attention probability; the caller passes 0 outside training.
 
     Returns:
@@ -92,19 +93,19 @@ def _faster_written_out(q: Tensor, dropout: float) -> bool:
 
 def attend(
     q: Float[Tensor, "B H N d"],
-    k: Float[Tensor, "B H N d"],
-    v: Float[Tensor, "B H N d"],
-    bias: Float[Tensor, "... N N"] | None,
-    allowed: Bool[Tensor, "... _ N"] | None,
+    k: Float[Tensor, "B H M d"],
+    v: Float[Tensor, "B H M d"],
+    bias: Float[Tensor, "... N M"] | None,
+    allowed: Bool[Tensor, "... _ M"] | None,
     dropout: float = 0.0,
 ) -> Float[Tensor, "B H N d"]:
     """Softmax attention written out: one array of scores, no scaling.
 
     Args:
         q: queries ``(B,H,N,d)``, already scaled.
-        k: keys, likewise; finite also where a mask excludes them.
+        k: keys ``(B,H,M,d)``; finite also where a mask excludes them.
         v: values, likewise.
-        bias: added to the scores; broadcasts to ``(B,H,N,N)``.
+        bias: added to the scores; broadcasts to ``(B,H,N,M)``.
         allowed: which keys a query may read, likewise; None where it may read all.
         dropout: probability of dropping an attention probability.
 
@@ -131,9 +132,9 @@ def attend(
 
 
 def allowed_keys(
-    key_mask: Bool[Tensor, "B N"] | None, pair_mask: Bool[Tensor, "*B N N"] | None, causal: bool, q: Tensor
+    key_mask: Bool[Tensor, "B M"] | None, pair_mask: Bool[Tensor, "*B N M"] | None, causal: bool, q: Tensor
 ) -> Bool[Tensor, "... N"] | None:
-    """The masks and causality as one boolean mask that broadcasts to ``(B,H,N,N)``; None where all may be read."""
+    """The masks and causality as one boolean mask that broadcasts to ``(B,H,N,M)``; None where all may be read."""
     parts = []
     if key_mask is not None:
         parts.append(key_mask[:, None, None, :])
@@ -195,6 +196,12 @@ class SoftmaxAttention(HeadedAttention):
             mend = nearest(position, list(POSITIONS))
             raise InputError(f"no position {position!r}", where="softmax attention", mend=mend)
         self.position = POSITIONS[position](heads, width // heads)
+
+    def take_heads(self, kept: Sequence[int]) -> Self:
+        """As of every attention over heads; each keeps its positions."""
+        taken = super().take_heads(kept)
+        taken.position = self.position.take(kept)
+        return taken
 
     def attend(
         self,

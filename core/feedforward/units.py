@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from core.clock import untold
 from core.errors import InputError
 from core.feedforward.base import FeedForward
+from core.initialisation import linear_like
 
 UnitsT = TypeVar("UnitsT", bound="HiddenUnits")
 
@@ -39,6 +40,8 @@ class HiddenUnits(FeedForward):
 
     Attributes:
         gates: rows of ``up`` for each unit.
+        by_unit: names of parameters besides ``up`` and ``down`` that have a row for each unit; None in their place
+            where a block goes without.
         chosen: the number of units to compute with, where one was chosen.
 
     Raises:
@@ -46,6 +49,7 @@ class HiddenUnits(FeedForward):
     """
 
     gates: ClassVar[int] = 1
+    by_unit: ClassVar[tuple[str, ...]] = ()
     up: nn.Linear
     down: nn.Module
 
@@ -169,6 +173,8 @@ class HiddenUnits(FeedForward):
             for name, value in whole.up.named_parameters():
                 pieces = [part._by_gate(part.up.get_parameter(name)) for part in parts]
                 value.copy_(torch.cat(pieces, dim=1).flatten(0, 1))
+            for name, value in whole._rows().items():
+                value.copy_(torch.cat([part.get_parameter(name) for part in parts]))
             down = whole.projection()
             down.weight.copy_(torch.cat([part.projection().weight for part in parts], dim=1))
             if down.bias is not None:
@@ -184,6 +190,9 @@ class HiddenUnits(FeedForward):
             for name, value in taken.up.named_parameters():
                 rows = self._by_gate(self.up.get_parameter(name))
                 value.copy_(rows[:, units.to(rows.device)].flatten(0, 1))
+            for name, value in taken._rows().items():
+                rows = self.get_parameter(name)
+                value.copy_(rows[units.to(rows.device)])
             new = taken.projection()
             new.weight.copy_(down.weight[:, units.to(down.weight.device)])
             if new.bias is not None:
@@ -193,12 +202,18 @@ class HiddenUnits(FeedForward):
     def _empty(self: UnitsT, hidden: int) -> UnitsT:
         """A block like this one of so many units, whose maps are not filled."""
         up, down = self.up, self.projection()
-        new_up = _linear_like(up, up.in_features, self.gates * hidden)
-        new_down = _linear_like(down, hidden, down.out_features)
+        new_up = linear_like(up, up.in_features, self.gates * hidden)
+        new_down = linear_like(down, hidden, down.out_features)
         # The maps stand in for themselves while the rest is copied: no draw of the random state, no large copy.
         other = copy.deepcopy(self, {id(up): new_up, id(down): new_down})
         other.hidden, other.nested, other._drawn, other.chosen = hidden, (), None, None
+        for name, rows in self._rows().items():
+            other.register_parameter(name, nn.Parameter(rows.detach().new_empty(hidden, *rows.shape[1:])))
         return other
+
+    def _rows(self) -> dict[str, nn.Parameter]:
+        """The parameters of ``by_unit`` that there are."""
+        return {name: getattr(self, name) for name in self.by_unit if getattr(self, name) is not None}
 
     def projection(self) -> nn.Linear:
         """``down``; a block without it is an ``InputError``."""
@@ -209,9 +224,3 @@ class HiddenUnits(FeedForward):
     def _check_count(self, count: int) -> None:
         if not 1 <= count <= self.hidden:
             raise InputError(f"{count} of {self.hidden} hidden units cannot be taken", where=type(self).__name__)
-
-
-def _linear_like(linear: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
-    """A linear map of other sizes, with memory and without values."""
-    meta = nn.Linear(inputs, outputs, bias=linear.bias is not None, device="meta", dtype=linear.weight.dtype)
-    return meta.to_empty(device=linear.weight.device).train(linear.training)

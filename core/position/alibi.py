@@ -9,6 +9,8 @@ public code: the slopes of the largest power of two below H, then every second o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -37,13 +39,27 @@ class Alibi(Position):
     source = "Press et al., arXiv 2108.12409; both directions as MosaicBERT, arXiv 2312.17482"
     cost = "0; N^2 additions a head, and as many numbers held"
 
+    def __init__(self, heads: int, head_width: int) -> None:
+        super().__init__(heads, head_width)
+        self.slopes = alibi_slopes(heads)
+
+    def take(self, heads: Sequence[int]) -> Alibi:
+        """The positions of these heads, which keep their slopes.
+
+        >>> Alibi(heads=2, head_width=4).take([1]).slopes
+        [0.00390625]
+        """
+        taken = Alibi(len(heads), self.head_width)
+        taken.slopes = [self.slopes[head] for head in heads]
+        return taken
+
     def bias(self, n: int, like: Tensor) -> Float[Tensor, "H N N"]:
         """``-m_h |i - j|``.
 
         >>> Alibi(heads=1, head_width=4).bias(2, torch.zeros(1, dtype=torch.float64)).tolist()
         [[[-0.0, -0.00390625], [-0.00390625, -0.0]]]
         """
-        slopes = torch.tensor(alibi_slopes(self.heads), dtype=like.dtype, device=like.device)
+        slopes = torch.tensor(self.slopes, dtype=like.dtype, device=like.device)
         places = torch.arange(n, device=like.device)
         distance = (places[:, None] - places).abs().to(like.dtype)
         return -slopes[:, None, None] * distance

@@ -6,6 +6,7 @@ has position t; padding comes after the real tokens, and packed sequences each s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -37,6 +38,10 @@ class Position:
         if heads < 1 or head_width < 1:
             raise InputError(f"{heads} heads of {head_width} numbers", where="positions", mend="at least one of each")
         self.heads, self.head_width = heads, head_width
+
+    def take(self, heads: Sequence[int]) -> Position:
+        """The positions of these heads, in this order."""
+        return type(self)(len(heads), self.head_width)
 
     def turn(self, x: Float[Tensor, "B H N d"]) -> Float[Tensor, "B H N d"]:
         """Queries or keys with their positions in them."""

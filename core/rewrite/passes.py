@@ -12,6 +12,7 @@ from core.rewrite.extract import Extract
 from core.rewrite.fold import Fold
 from core.rewrite.lora import LoRA, Merge
 from core.rewrite.low_rank import LowRank
+from core.rewrite.prune import Prune
 
 _ALL: tuple[Pass[Any], ...] = (
     SplitIntoExperts(),
@@ -21,6 +22,7 @@ _ALL: tuple[Pass[Any], ...] = (
     LoRA(),
     Merge(),
     Collapse(),
+    Prune(),
     Fold(),
     ToRMSNorm(),
     ToCRMSNorm(),
