@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -129,7 +128,7 @@ class HeadedAttention(Mixer):
         if isinstance(self.out, nn.Linear):
             uniform_fan_in_(self.out, 1.0)
 
-    def take_heads(self, kept: Sequence[int]) -> Self:
+    def take_heads(self, kept: Sequence[int]) -> HeadedAttention:
         """Attention with these heads alone, which compute what they did; the width of a head stays.
 
         Raises:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Self, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -197,9 +197,9 @@ class SoftmaxAttention(HeadedAttention):
             raise InputError(f"no position {position!r}", where="softmax attention", mend=mend)
         self.position = POSITIONS[position](heads, width // heads)
 
-    def take_heads(self, kept: Sequence[int]) -> Self:
+    def take_heads(self, kept: Sequence[int]) -> SoftmaxAttention:
         """As of every attention over heads; each keeps its positions."""
-        taken = super().take_heads(kept)
+        taken = cast(SoftmaxAttention, super().take_heads(kept))
         taken.position = self.position.take(kept)
         return taken
 

@@ -19,12 +19,12 @@ import torch
 from torch import nn
 
 from core.errors import InputError
-from core.feedforward import GLU, MLP, Experts, expert_labels, split_into_experts
+from core.feedforward import GLU, MLP, Experts, HiddenUnits, expert_labels, split_into_experts
 from core.rewrite.base import Evidence, ModuleT, Pass, Status, blocks_of, replaced
 from core.rewrite.decisions import block_at, part, whole, wholes
 from core.rewrite.maps import fitting
 from core.rewrite.stacks import relabelled
-from core.rewrite.units import altered, fitting_blocks, units_at
+from core.rewrite.units import altered, dense_blocks, unfit_units, units_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,11 @@ class SplitIntoExperts(Pass[ExpertsOptions]):
         if not 1 <= active <= experts:
             raise InputError(f"{active} of {experts} experts cannot be active", where=self.name)
         labels: dict[str, list[int]] = {}
-        for path, block in fitting_blocks(model, options.blocks, self.name).items():
+        dense, mend = dense_blocks(model), "an mlp, or a glu with its projection, fits"
+        if not dense:
+            raise InputError("the model has no feed-forward of hidden units", where=self.name, mend=mend)
+        chosen = fitting(dense, options.blocks, _undividable, where=self.name, what="feed-forward", mend=mend)
+        for path, block in chosen.items():
             if block.hidden % experts:
                 what = f"{experts} experts do not divide the {block.hidden} hidden units of {path}"
                 raise InputError(what, where=self.name, mend="give another number of experts")
@@ -67,7 +71,7 @@ class SplitIntoExperts(Pass[ExpertsOptions]):
         for path, labels in part(decision, "labels", dict, self.name).items():
             block = units_at(model, path)
             if not isinstance(block, MLP | GLU):
-                raise InputError(f"{type(block).__name__} cannot be divided", where=path)
+                raise InputError(_undividable(block) or "", where=path)
             experts = whole(decision.get("experts"), 1, block.hidden, self.name)
             active = whole(decision.get("active"), 1, experts, self.name)
             found = torch.tensor(wholes(labels, 0, experts - 1, path), dtype=torch.int64)
@@ -120,6 +124,11 @@ class MergeExperts(Pass[MergeExpertsOptions]):
     def statuses(self, decision: Mapping[str, Any]) -> Status:
         """Exact where all experts were active."""
         return "exact" if decision.get("exact") is True else "approximate"
+
+
+def _undividable(block: HiddenUnits) -> str | None:
+    """Why a feed-forward cannot become experts; None where it can."""
+    return unfit_units(block) if isinstance(block, MLP | GLU) else f"{type(block).__name__} is no mlp or glu"
 
 
 def _unmergeable(block: Experts) -> str | None:

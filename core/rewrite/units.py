@@ -8,7 +8,6 @@ from core.errors import InputError
 from core.feedforward import Experts, HiddenUnits
 from core.rewrite.base import blocks_of
 from core.rewrite.decisions import block_at
-from core.rewrite.maps import fitting
 
 
 def altered(block: nn.Module) -> bool:
@@ -32,19 +31,6 @@ def dense_blocks(model: nn.Module) -> dict[str, HiddenUnits]:
     inside = {id(each) for block in blocks_of(model, Experts).values() for each in block.experts}
     found = blocks_of(model, HiddenUnits)  # type: ignore[type-abstract]
     return {path: block for path, block in found.items() if id(block) not in inside}
-
-
-def fitting_blocks(model: nn.Module, patterns: tuple[str, ...], where: str) -> dict[str, HiddenUnits]:
-    """The chosen blocks whose units can be taken.
-
-    Raises:
-        InputError: a pattern matches none of them.
-    """
-    dense = dense_blocks(model)
-    if not dense:
-        raise InputError("the model has no feed-forward of hidden units", where=where, mend="mlp and glu are")
-    mend = "an mlp, or a glu with its projection, fits"
-    return fitting(dense, patterns, unfit_units, where=where, what="feed-forward", mend=mend)
 
 
 def units_at(model: nn.Module, path: str, *, chosen: bool = False) -> HiddenUnits:
