@@ -53,7 +53,7 @@ class Restore(nn.Module):
 
 
 def _centred(x: Tensor) -> Tensor:
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     return wide - wide.mean(-1, keepdim=True)
 
 

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from core.norm.base import Norm, fold_affine
+from core.norm.root import over_root
 
 
 class CRMSNorm(Norm):
@@ -43,10 +44,10 @@ class CRMSNorm(Norm):
         self, x: Float[Tensor, "*tokens D"], mask: Bool[Tensor, "*tokens"] | None = None
     ) -> Float[Tensor, "*tokens D"]:
         """Normalise every token of ``x (...,D)`` by itself; ``mask`` is not used."""
+        if self.weight is None:
+            return over_root(x, self.eps, hidden=True)
         wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        squares = wide.square().sum(-1, keepdim=True) + wide.sum(-1, keepdim=True).square()
-        y = wide * torch.rsqrt(squares / (self.width + 1) + self.eps)
-        return (y if self.weight is None else y * self.weight).to(x.dtype)
+        return (over_root(wide, self.eps, hidden=True) * self.weight).to(x.dtype)
 
     def fold_into(self, linear: nn.Linear) -> tuple[CRMSNorm, nn.Linear]:
         """Move ``weight`` into the linear map that alone reads this norm."""

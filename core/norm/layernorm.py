@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from core.norm.base import Norm, fold_affine
 
+_MANY = 1 << 13
+
 
 class LayerNorm(Norm):
     """Layer normalisation of the last axis.
@@ -42,10 +44,12 @@ class LayerNorm(Norm):
         self, x: Float[Tensor, "*tokens D"], mask: Bool[Tensor, "*tokens"] | None = None
     ) -> Float[Tensor, "*tokens D"]:
         """Normalise every token of ``x (...,D)`` by itself; ``mask`` is not used."""
-        if self.weight is None:
-            return F.layer_norm(x, (self.width,), eps=self.eps)
-        if x.dtype == self.weight.dtype:
-            return F.layer_norm(x, (self.width,), self.weight, self.bias, self.eps).to(x.dtype)
+        if self.weight is None or x.dtype == self.weight.dtype:
+            weight, bias = self.weight, self.bias
+            if _faster_with_both(x, weight, bias):
+                weight = x.new_ones(self.width) if weight is None else weight
+                bias = x.new_zeros(self.width)
+            return F.layer_norm(x, (self.width,), weight, bias, self.eps).to(x.dtype)
         # float32 parameters serve bfloat16 activations without being rounded to them.
         kind = torch.promote_types(x.dtype, self.weight.dtype)
         bias = None if self.bias is None else self.bias.to(kind)
@@ -57,3 +61,14 @@ class LayerNorm(Norm):
         bare = LayerNorm(self.width, eps=self.eps, affine=False).train(self.training)
         scale = torch.ones(self.width, device=linear.weight.device) if self.weight is None else self.weight
         return bare, fold_affine(linear, scale, self.bias)
+
+
+def _faster_with_both(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
+    """Whether ones and zeros should stand for what is absent.
+
+    On a processor torch computes the result number by number unless weight and bias are both there (float32: a half to
+    a third of the speed); for few numbers making them takes longer.
+    """
+    if torch.compiler.is_compiling() or (weight is not None and bias is not None):
+        return False
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.numel() >= _MANY

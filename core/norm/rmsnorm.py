@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from core.norm.base import Norm, fold_affine
+from core.norm.root import over_root
 
 
 class RMSNorm(Norm):
@@ -24,6 +25,10 @@ class RMSNorm(Norm):
         eps: added to the mean square inside the square root.
         affine: False leaves out ``weight``.
 
+    Attributes:
+        centred: tokens are expected to have mean zero. Changes how 16 bits are computed without ``weight``, never what:
+            see :func:`core.norm.root.over_root`.
+
     >>> RMSNorm(2)(torch.tensor([[1.0, 7.0]])).detach()
     tensor([[0.2000, 1.4000]])
     """
@@ -33,15 +38,17 @@ class RMSNorm(Norm):
 
     def __init__(self, width: int, *, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__(width, eps=eps)
+        self.centred = False
         self.weight = nn.Parameter(torch.ones(width)) if affine else None
 
     def forward(
         self, x: Float[Tensor, "*tokens D"], mask: Bool[Tensor, "*tokens"] | None = None
     ) -> Float[Tensor, "*tokens D"]:
         """Normalise every token of ``x (...,D)`` by itself; ``mask`` is not used."""
+        if self.weight is None:
+            return over_root(x, self.eps, centred=self.centred)
         wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        y = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (y if self.weight is None else y * self.weight).to(x.dtype)
+        return (over_root(wide, self.eps) * self.weight).to(x.dtype)
 
     def fold_into(self, linear: nn.Linear) -> tuple[RMSNorm, nn.Linear]:
         """Move ``weight`` into the linear map that alone reads this norm."""

@@ -232,4 +232,7 @@ def compress_(stack: Stack, first: int) -> None:
 def _renorm_(sublayer: Residual, kind: type[RMSNorm | CRMSNorm], fewer: int) -> None:
     old = sublayer.norms[0]
     assert isinstance(old, Norm)
-    sublayer.norms[0] = kind(old.width - fewer, eps=old.eps, affine=False).train(sublayer.training)
+    new = kind(old.width - fewer, eps=old.eps, affine=False).train(sublayer.training)
+    if isinstance(new, RMSNorm):
+        new.centred = True
+    sublayer.norms[0] = new

@@ -79,6 +79,14 @@ def test_a_layernorm_without_bias_and_without_weights_is_torchs() -> None:
     bare = LayerNorm(6, eps=1e-3, affine=False)
     assert list(bare.parameters()) == []
     torch.testing.assert_close(bare(x), nn.functional.layer_norm(x, (6,), eps=1e-3))
+    many = torch.linspace(-2, 5, 20000, dtype=torch.float64).view(-1, 4).sin().requires_grad_()
+    for each in (LayerNorm(4, affine=False), LayerNorm(4, bias=False).double()):
+        weight = None if each.weight is None else torch.ones(4, dtype=torch.float64)
+        wanted = nn.functional.layer_norm(many, (4,), weight)
+        torch.testing.assert_close(each(many), wanted)
+        [grad] = torch.autograd.grad(each(many).square().sum() + each(many)[0, 0], many)
+        [reference] = torch.autograd.grad(wanted.square().sum() + wanted[0, 0], many)
+        torch.testing.assert_close(grad, reference)
 
 
 @pytest.mark.parametrize("name", NORMS)
