@@ -7,7 +7,7 @@ output where that is above 1. One that does not is refused: nothing is handed ou
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -66,7 +66,12 @@ def rewrite(model: ModuleT, name: str, options: Any = None, evidence: Evidence |
     decision = chosen.decide(before, chosen.options() if options is None else options, evidence)
     after = chosen.apply(before, decision, evidence).eval()
     status = chosen.statuses(decision)
-    changes = {kind: _change(before, after, evidence, kind) for kind in EXACT}
+    changes: dict[torch.dtype, float | None] = dict.fromkeys(EXACT)
+    if evidence.run is not None:
+        # What is folded is rounded to the dtype of the weights: in float64 the whole pass has to run in it.
+        exact = copy.deepcopy(before).double()
+        changes[torch.float64] = _change(exact, chosen.apply(exact, decision, evidence), evidence.run)
+        changes[torch.float32] = _change(before.float(), copy.deepcopy(after).float(), evidence.run)
     for kind, change in changes.items():
         if status != "approximate" and change is not None and not change <= EXACT[kind]:
             raise Inexact(f"{name} is {status}, and moved an output by {change:.3g} in {kind}")
@@ -98,18 +103,11 @@ def pass_named(name: str) -> Pass[Any]:
 
 
 @torch.no_grad()
-def _change(before: nn.Module, after: nn.Module, evidence: Evidence, kind: torch.dtype) -> float | None:
+def _change(before: nn.Module, after: nn.Module, run: Callable[[nn.Module], Tensor]) -> float:
     """The largest difference of outputs, relative to the largest output where that is above 1."""
-    if evidence.run is None:
-        return None
-    a, b = (_outputs(model, evidence, kind) for model in (before, after))
+    a, b = (run(model.eval()) for model in (before, after))
     if a.shape != b.shape:
         raise InputError(f"outputs of shape {tuple(a.shape)} became {tuple(b.shape)}", where="rewrite")
     if a.numel() == 0:
         return 0.0
     return float((a - b).abs().max() / a.abs().max().clamp(min=1.0))
-
-
-def _outputs(model: nn.Module, evidence: Evidence, kind: torch.dtype) -> Tensor:
-    assert evidence.run is not None
-    return evidence.run(copy.deepcopy(model).to(kind).eval())
