@@ -108,6 +108,7 @@ def fitted(rows: Sequence[Row], member: str, precision: str) -> dict[int, list[f
         if (row["family"], row["member"], row["precision"], row["mode"]) == ("mixer", member, precision, "forward")
         and row["width"] == WIDTH
         and row["tokens"] in FITTED
+        and "times" in row
     }
     return own if len(own) == len(FITTED) else {}
 
