@@ -63,7 +63,7 @@ class Metric:
     needs: Needs
     weighted: Weighted | None = None
 
-    def __call__(self, truth: Shaped[np.ndarray, "N"], prediction: Shaped[np.ndarray, "N *C"]) -> float:
+    def __call__(self, truth: Shaped[np.ndarray, "N *K"], prediction: Shaped[np.ndarray, "N *C"]) -> float:
         """The metric's value; nan where it is undefined. Raises `InputError` for arrays of another form."""
         return float(self.function(truth, prediction))
 

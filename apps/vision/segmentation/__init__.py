@@ -1,0 +1,1 @@
+"""Domain-adaptive semantic segmentation (DAFormer)."""

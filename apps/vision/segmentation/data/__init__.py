@@ -1,0 +1,1 @@
+"""From files of several layouts to batches of source and target crops."""
