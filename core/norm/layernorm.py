@@ -44,17 +44,17 @@ class LayerNorm(Norm):
         self, x: Float[Tensor, "*tokens D"], mask: Bool[Tensor, "*tokens"] | None = None
     ) -> Float[Tensor, "*tokens D"]:
         """Normalise every token of ``x (...,D)`` by itself; ``mask`` is not used."""
-        if self.weight is None or x.dtype == self.weight.dtype:
-            weight, bias = self.weight, self.bias
-            if _faster_with_both(x, weight, bias):
-                weight = x.new_ones(self.width) if weight is None else weight
-                bias = x.new_zeros(self.width)
-            return F.layer_norm(x, (self.width,), weight, bias, self.eps).to(x.dtype)
-        # float32 parameters serve bfloat16 activations without being rounded to them.
-        kind = torch.promote_types(x.dtype, self.weight.dtype)
-        bias = None if self.bias is None else self.bias.to(kind)
-        y = F.layer_norm(x.to(kind), (self.width,), self.weight.to(kind), bias, self.eps)
-        return y.to(x.dtype)
+        weight: Tensor | None = self.weight
+        bias: Tensor | None = self.bias
+        if weight is not None and x.dtype != weight.dtype:
+            # float32 parameters serve bfloat16 activations without being rounded to them.
+            kind = torch.promote_types(x.dtype, weight.dtype)
+            weight, bias = weight.to(kind), None if bias is None else bias.to(kind)
+            return F.layer_norm(x.to(kind), (self.width,), weight, bias, self.eps).to(x.dtype)
+        if _faster_with_both(x, weight, bias):
+            weight = x.new_ones(self.width) if weight is None else weight
+            bias = x.new_zeros(self.width)
+        return F.layer_norm(x, (self.width,), weight, bias, self.eps).to(x.dtype)
 
     def fold_into(self, linear: nn.Linear) -> tuple[LayerNorm, nn.Linear]:
         """Move ``weight`` and ``bias`` into the linear map that alone reads this norm (it gains a bias)."""

@@ -72,7 +72,7 @@ def _in_pieces(x: Tensor, eps: float, hidden: bool) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
     y, count = rows.new_empty(rows.shape), max(1, _PIECE // x.shape[-1])
     wide = rows.new_empty(min(count, len(rows)), x.shape[-1], dtype=torch.float32)
-    for piece, result in zip(rows.split(count), y.split(count), strict=True):
+    for piece, result in zip(torch.split(rows, count), torch.split(y, count), strict=True):
         part = wide[: len(piece)].copy_(piece)
         result.copy_(part.mul_(_inverse_root(part, eps, hidden)))
     return y.view(x.shape)
@@ -112,7 +112,9 @@ def _gradient(x: Tensor, scale: Tensor, grad: Tensor, hidden: bool) -> Tensor:
     parts = (x.reshape(-1, width), scale.reshape(-1, 1), grad.reshape(-1, width), x.new_empty(x.shape).view(-1, width))
     count = max(1, _PIECE // width)
     product = x.new_empty(min(count, len(parts[0])), width)
-    pieces = [parts] if len(product) == len(parts[0]) else zip(*(part.split(count) for part in parts), strict=True)
+    pieces = (
+        [parts] if len(product) == len(parts[0]) else zip(*(torch.split(part, count) for part in parts), strict=True)
+    )
     for a, s, g, y in pieces:
         turn = torch.mul(g, a, out=product[: len(a)]).sum(-1, keepdim=True).mul_(s).mul_(s).div_(-width - hidden)
         torch.addcmul(g, a, turn, out=y)
