@@ -3,7 +3,8 @@
 The released procedure uses kornia 0.5.8. These are its operations, unlike torchvision's:
 
 * brightness **adds** U(-s, s), contrast **multiplies** by U(1-s, 1+s) about 0 (no mean), saturation multiplies S of
-  HSV, hue adds U(-s, s) turns to H of HSV; each clamps to [0, 1]; the four in random order, all drawn anew for each image.
+  HSV, hue adds U(-s, s) turns to H of HSV; each clamps to [0, 1]; the four in random order, drawn anew for each
+  image.
 * Gaussian blur with σ ~ U(0.15, 1.15), on an odd kernel of at most a tenth of the side, the borders reflected.
 
 Jitter acts on pixels in [0, 1], blur on any scale. Whether either happens is one draw for the whole batch:

@@ -67,8 +67,9 @@ class Camera:
     def ground(self) -> tuple[int, NDArray[np.float32], NDArray[np.float32]]:
         """First row of the ground, and X ``(G, W)`` and Z ``(G, 1)`` of its pixels."""
         first = int(np.argmax(self.rows[:, 0] >= self.focal * self.height / 150.0))
-        z = self.focal * self.height / self.rows[first:]
-        return first, self.columns * z / self.focal + np.float32(self.aside), z
+        z: NDArray[np.float32] = (self.focal * self.height / self.rows[first:]).astype(np.float32)
+        x: NDArray[np.float32] = (self.columns * z / self.focal + self.aside).astype(np.float32)
+        return first, x, z
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,8 @@ class LabelMap:
         known = table[places]
         if known.size and known.min() < 0:
             self._refuse(np.unique(values[known < 0]), where)
-        return known.astype(np.uint8)
+        decoded: NDArray[np.uint8] = known.astype(np.uint8)
+        return decoded
 
     def _refuse(self, unknown: NDArray[Any], where: str) -> None:
         listed = ", ".join(str(value) for value in unknown[:8].tolist()) + (", …" if len(unknown) > 8 else "")
@@ -166,7 +167,9 @@ class LabelMap:
             what = f"{len(unknown)} colours that the palette lacks: {named}{', …' if len(unknown) > 4 else ''}"
             mend = "correct the palette, or list them as ignore_colours; labels must not be JPEG or resized smoothly"
             raise InputError(what, where=where, mend=mend)
-        return np.array([table[int(code)] for code in found], dtype=np.uint8)[places.reshape(codes.shape)]
+        decoded: NDArray[np.uint8] = np.array([table[int(code)] for code in found], dtype=np.uint8)[places]
+        shaped: NDArray[np.uint8] = decoded.reshape(codes.shape)
+        return shaped
 
 
 def colours_for(count: int) -> tuple[Colour, ...]:

@@ -80,12 +80,10 @@ def open_folder(
         raise InputError("there is no such folder", where=str(path))
     kind = detect(path) if layout == "auto" else layout
     if kind in _PUBLIC:
-        found = _PUBLIC[kind](path)
-        known, labels = labelmaps.CITYSCAPES, _PUBLIC_MAPS[kind]
-    else:
-        found = _table(path) if kind == "table" else _plain(path)
-        known, labels = _classes_of(path, classes)
-    return _domain(path, _of_domain(found, domain, path), known, labels)
+        found = _of_domain(_PUBLIC[kind](path), domain, path)
+        return _domain(path, found, labelmaps.CITYSCAPES, _PUBLIC_MAPS[kind])
+    found = _of_domain(_table(path) if kind == "table" else _plain(path), domain, path)
+    return _domain(path, found, *_classes_of(path, classes))
 
 
 def detect(path: Path) -> str:

@@ -1,8 +1,8 @@
 """What training and scoring read: images with labels, images without, and the pair of domains made of them.
 
 :class:`View` is an image alone and :class:`Labelled` one with its label; neither is the other. Adaptation trains
-on ``source: Labelled`` and ``target: View``: a target label cannot reach it, because a view has no field for one. Labels
-of the target are in ``scored`` alone.
+on ``source: Labelled`` and ``target: View``: a target label cannot reach it, as a view has no field for one. Labels of
+the target are in ``scored`` alone.
 """
 
 from __future__ import annotations

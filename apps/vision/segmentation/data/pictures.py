@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from apps.vision.segmentation.data.classes import LabelMap
 from core.errors import InputError
@@ -269,7 +269,7 @@ def _opened(path: Path) -> Image.Image:
         return Image.open(path)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(path) from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise InputError(
             "is no image, or its beginning is broken", where=str(path), mend="copy or save it again"
         ) from error

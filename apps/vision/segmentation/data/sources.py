@@ -8,7 +8,7 @@ source without ``valid`` gives 5 % of the groups (or images) of its ``train``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from apps.vision.segmentation.data.classes import Classes
@@ -25,34 +25,45 @@ VALID_SHARE = 0.05
 _DAY, _DUSK = "day", "dusk"
 
 
-def open_domains(
-    data: str = DEFAULT_DATA,
-    *,
-    source_domain: str | None = None,
-    target: str | None = None,
-    target_domain: str | None = None,
-    layout: Layout = "auto",
-    target_layout: Layout = "auto",
-) -> tuple[Domain, Domain]:
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The arguments that say which data."""
+
+    data: str = DEFAULT_DATA
+    """Labelled source: a folder (splits.csv, images/ and labels/, or a public set), or synthetic:streets."""
+    source_domain: str | None = None
+    """Which domain of it, where it has several: a value of the column "domain", a condition, day or dusk."""
+    target: str | None = None
+    """Folder of the target; the same as the source unless given."""
+    target_domain: str | None = None
+    """Which domain of that."""
+    layout: Layout = "auto"
+    """What lies in the source's folder."""
+    target_layout: Layout = "auto"
+    """What lies in the target's folder."""
+
+    @property
+    def name(self) -> str:
+        """Both, as one reads them."""
+        source = ":".join(filter(None, (self.data, self.source_domain)))
+        target = ":".join(filter(None, (self.target or self.data, self.target_domain)))
+        return source if source == target else f"{source} -> {target}"
+
+
+def open_domains(source: Source) -> tuple[Domain, Domain]:
     """Source and target as they are named; no image is opened, and faults are kept in them.
 
-    Args:
-        data: the folder of the source, or ``synthetic:streets``.
-        source_domain: which domain of it (a value of the column ``domain``, a condition), where it has several.
-        target: the folder of the target; the same as ``data`` where it is not given.
-        target_domain: which domain of that.
-        layout, target_layout: what lies in the folders; ``auto`` looks.
-
     Raises:
-        InputError: a folder, layout or domain that is not there; target and source are the same by oversight.
+        InputError: a folder, layout or domain that is not there; no target is named.
     """
-    if target is None and source_domain is None and target_domain is None and data != NAME:
+    data, target = source.data, source.target or source.data
+    if source.target is None and source.source_domain is None and source.target_domain is None and data != NAME:
         mend = "give --target, or --source-domain and --target-domain"
         raise InputError("there is a source and no target to adapt to", where=data, mend=mend)
-    source = _open(data, source_domain or (_DAY if data == NAME else None), layout, None)
-    other = target or data
-    kind = target_layout if target else layout
-    return source, _open(other, target_domain or (_DUSK if other == NAME else None), kind, source.classes)
+    of_source = _open(data, source.source_domain or (_DAY if data == NAME else None), source.layout, None)
+    layout = source.target_layout if source.target else source.layout
+    domain = source.target_domain or (_DUSK if target == NAME else None)
+    return of_source, _open(target, domain, layout, of_source.classes)
 
 
 def _open(data: str, domain: str | None, layout: Layout, classes: Classes | None) -> Domain:
@@ -64,15 +75,7 @@ def _open(data: str, domain: str | None, layout: Layout, classes: Classes | None
     return replace(opened, name=f"{data}:{domain}") if domain else opened
 
 
-def load_adaptation(
-    data: str = DEFAULT_DATA,
-    *,
-    source_domain: str | None = None,
-    target: str | None = None,
-    target_domain: str | None = None,
-    layout: Layout = "auto",
-    target_layout: Layout = "auto",
-) -> Adaptation:
+def load_adaptation(source: Source | None = None) -> Adaptation:
     """As :func:`open_domains`, put together for training and scoring.
 
     Raises:
@@ -82,16 +85,10 @@ def load_adaptation(
     >>> len(data.source["train"]), len(data.target), sorted(data.scored)
     (192, 192, ['test', 'valid'])
     """
-    source, other = open_domains(
-        data,
-        source_domain=source_domain,
-        target=target,
-        target_domain=target_domain,
-        layout=layout,
-        target_layout=target_layout,
-    )
-    _refuse([*source.faults, *other.faults])
-    return paired_domains(source, other, name=data if target is None else f"{data} -> {target}")
+    named = source or Source()
+    own, other = open_domains(named)
+    _refuse([*own.faults, *other.faults])
+    return paired_domains(own, other, name=named.name)
 
 
 def paired_domains(source: Domain, target: Domain, *, name: str) -> Adaptation:

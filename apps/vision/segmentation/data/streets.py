@@ -178,13 +178,12 @@ def _paint_sky(canvas: Canvas, look: Look, layout: np.random.Generator) -> None:
 def _smooth(draw: np.random.Generator, height: int, width: int, rows: int, columns: int) -> NDArray[np.float32]:
     """Noise ``(H, W)`` of about -2 to 2 that changes slowly: a coarse grid, bilinearly refined."""
     grid = draw.standard_normal((rows + 1, columns + 1)).astype(np.float32)
-    v, u = np.linspace(0, rows - 1e-3, height), np.linspace(0, columns - 1e-3, width)
+    v, u = (np.linspace(0, n - 1e-3, size, dtype=np.float32) for n, size in ((rows, height), (columns, width)))
     i, j = v.astype(np.intp), u.astype(np.intp)
-    a, b = (v - i).astype(np.float32)[:, None], (u - j).astype(np.float32)[None]
+    a, b = (v - i.astype(np.float32))[:, None], (u - j.astype(np.float32))[None]
     upper = grid[i][:, j] * (1 - b) + grid[i][:, j + 1] * b
     lower = grid[i + 1][:, j] * (1 - b) + grid[i + 1][:, j + 1] * b
-    refined: NDArray[np.float32] = upper * (1 - a) + lower * a
-    return refined
+    return (upper * (1 - a) + lower * a).astype(np.float32)
 
 
 def _developed(canvas: Canvas, look: Look, exposure: float, draw: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
@@ -197,4 +196,5 @@ def _developed(canvas: Canvas, look: Look, exposure: float, draw: np.random.Gene
     for seen in (light, light.swapaxes(0, 1)):  # a lens that spreads light to the neighbours on either side
         seen[1:-1] += np.float32(look.soft) * (0.5 * (seen[2:] + seen[:-2]) - seen[1:-1])
     light += draw.standard_normal(light.shape, dtype=np.float32) * np.float32(255.0 * look.noise)
-    return np.clip(light + np.float32(0.5), 0, 255).astype(np.uint8)
+    developed: NDArray[np.uint8] = np.clip(light + np.float32(0.5), 0, 255).astype(np.uint8)
+    return developed
