@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from core.errors import InputError
 from core.initialisation import uniform_fan_in_
-from core.rewrite.base import Evidence, ModuleT, Pass, module_at, replaced
+from core.rewrite.base import Evidence, ModuleT, Pass, replaced
+from core.rewrite.decisions import block_at, part, whole
 from core.rewrite.maps import chosen_maps
 
 # Of the mean squared input, added to every direction: inputs that span fewer than m directions leave L singular.
@@ -145,15 +146,15 @@ class LowRank(Pass[LowRankOptions]):
 
     def apply(self, model: ModuleT, decision: Mapping[str, Any], evidence: Evidence | None = None) -> ModuleT:
         """The model with the factors in place of the maps."""
-        linears = {path: module_at(model, path) for path in decision["ranks"]}
+        ranks, aware = part(decision, "ranks", dict, self.name), part(decision, "aware", bool, self.name)
+        linears = {path: block_at(model, path, nn.Linear, "linear map") for path in ranks}
         moments: Mapping[str, Tensor] = {}
-        if decision["aware"] and evidence is not None and evidence.run is not None:
+        if aware and evidence is not None and evidence.run is not None:
             moments = input_moments(model, evidence, linears)
         made: dict[str, nn.Module] = {}
         for path, linear in linears.items():
-            if not isinstance(linear, nn.Linear):
-                raise InputError("is no linear map", where=path)
-            made[path] = LowRankLinear.of(linear, decision["ranks"][path], moments.get(path))
+            rank = whole(ranks[path], 1, min(linear.in_features, linear.out_features), path)
+            made[path] = LowRankLinear.of(linear, rank, moments.get(path))
         return replaced(model, made)
 
 

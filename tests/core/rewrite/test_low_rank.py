@@ -135,3 +135,20 @@ def test_maps_that_are_read_by_their_weight_are_left_alone(options: dict[str, st
 
 def _dtype(network: nn.Module) -> torch.dtype:
     return next(network.parameters()).dtype
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        {},
+        {"ranks": {"sublayers.0.block.qkv": 2}},
+        {"ranks": [2], "aware": False},
+        {"ranks": {"sublayers.0.block": 2}, "aware": False},
+        {"ranks": {"sublayers.0.block.qkv": 10**12}, "aware": False},
+        {"ranks": {"sublayers.0.block.qkv": 0}, "aware": False},
+        {"ranks": {"sublayers.0.block.qkv": 2.5}, "aware": False},
+    ],
+)
+def test_wrong_decisions(decision: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        replay(stack(), [Rewrite("low_rank", decision)])
