@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.attention.base import Capabilities, Mixer
+from core.attention.base import Capabilities, GridMixer, Mixer
 from core.attention.headed import HeadedAttention
 from core.attention.identity import IdentityMixer
 from core.attention.linear import linear_attention
@@ -12,6 +12,7 @@ from core.attention.nala import NaLaAttention
 from core.attention.normlin import NormLin
 from core.attention.pooling import Pooling
 from core.attention.random_mixing import RandomMixing
+from core.attention.reduced import SpatialReductionAttention
 from core.attention.relative import RelativeAttention, relative_attention, relative_shift
 from core.attention.sinusoids import relative_positions
 from core.attention.softmax import SoftmaxAttention, softmax_attention
@@ -28,6 +29,7 @@ MIXERS: dict[str, type[Mixer]] = {
     "random": RandomMixing,
     "relative": RelativeAttention,
     "softmax": SoftmaxAttention,
+    "sra": SpatialReductionAttention,
     "stickbreaking": StickBreakingAttention,
     "topk": TopKAttention,
 }
@@ -35,6 +37,7 @@ MIXERS: dict[str, type[Mixer]] = {
 __all__ = [
     "MIXERS",
     "Capabilities",
+    "GridMixer",
     "HeadedAttention",
     "IdentityMixer",
     "Linformer",
@@ -46,6 +49,7 @@ __all__ = [
     "RandomMixing",
     "RelativeAttention",
     "SoftmaxAttention",
+    "SpatialReductionAttention",
     "StickBreakingAttention",
     "TopKAttention",
     "linear_attention",

@@ -1,11 +1,12 @@
 """The contract of a token mixer: how the positions of a sequence exchange information.
 
-``forward(x, *, mask, pair_mask, offsets) -> y`` preserves the shape. Three laws hold for every member, whatever its
+``forward(x, *, mask, pair_mask, offsets) -> y`` preserves the shape. Four laws hold for every member, whatever its
 mechanism, because :class:`Mixer` keeps them around the member's own :meth:`Mixer.mix`:
 
 * padding never matters: masked positions are set to zero on the way in (so that a NaN there reaches nothing, neither
   forward nor backward) and on the way out;
 * packed rows ``(total,D)`` with offsets give what each sequence gives alone (:meth:`Mixer.mix_packed`);
+* a member that needs tokens to lie on a grid is told which (:class:`GridMixer`), and no other sees one;
 * what a member cannot do is refused with one line.
 
 Masks are boolean, True = real / may attend: the opposite of ``torch.nn.MultiheadAttention``'s.
@@ -16,13 +17,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from core.errors import InputError
+from core.grid import Grid, check_grid
 from core.sequence import Ragged
 
 
@@ -36,7 +38,7 @@ class Capabilities:
         independent: a position reads itself alone, so that any mask is followed.
         fixed_length: works for one N only, the ``tokens`` of its constructor.
         bounded_length: works for any N up to the ``tokens`` of its constructor.
-        grid: needs the tokens to lie on a grid.
+        grid: needs the tokens to lie on a grid; its class is a :class:`GridMixer`.
         packed: takes packed rows with offsets.
         masked: takes a mask of real tokens.
         pairwise: takes a mask of which key a query may read.
@@ -128,6 +130,7 @@ class Mixer(nn.Module, ABC):
         mask: Bool[Tensor, "B N"] | None = None,
         pair_mask: Bool[Tensor, "*B N N"] | None = None,
         offsets: Int[Tensor, "S"] | Ragged | None = None,
+        grid: Grid | None = None,
     ) -> Float[Tensor, "*tokens D"]:
         """Mix the tokens of each sequence.
 
@@ -138,20 +141,26 @@ class Mixer(nn.Module, ABC):
                 It narrows what ``mask`` and causality allow.
             offsets: ``(B+1,)``, sequence b owns the rows ``offsets[b]:offsets[b+1]``; or a ``Ragged`` already made from
                 them, which spares the validation in every layer.
+            grid: ``(H,W)``, N = H W: token i lies in row i // W and column i % W.
 
         Raises:
             InputError: shapes or dtypes that do not fit, invalid offsets, or a request beyond ``capabilities``.
         """
         self._check(x, mask, pair_mask, offsets)
+        self._check_grid(x, offsets, grid)
         if offsets is not None:
             ragged = offsets if isinstance(offsets, Ragged) else Ragged.from_offsets(offsets, total=x.shape[0])
             self._check_length(ragged.max_length)
             return self.mix_packed(x, ragged)
         self._check_length(x.shape[1])
         if mask is None:
-            return self.mix(x, None, pair_mask)
+            return self._mix_on(x, None, pair_mask, grid)
         padding = ~mask[:, :, None]
-        return self.mix(x.masked_fill(padding, 0.0), mask, pair_mask).masked_fill(padding, 0.0)
+        return self._mix_on(x.masked_fill(padding, 0.0), mask, pair_mask, grid).masked_fill(padding, 0.0)
+
+    def _mix_on(self, x: Tensor, mask: Tensor | None, pair_mask: Tensor | None, grid: Grid | None) -> Tensor:
+        """Mix checked tokens, the grid being nothing to members that do not need it."""
+        return self.mix(x, mask, pair_mask)
 
     def _check(self, x: Tensor, mask: Tensor | None, pair_mask: Tensor | None, offsets: object | None) -> None:
         """Refuse what does not fit."""
@@ -176,12 +185,46 @@ class Mixer(nn.Module, ABC):
             wanted = f"{square} or {tokens[:1] + square}"
             raise InputError(f"pair_mask must be boolean {wanted}, not {_spell(pair_mask)}", where=name)
 
+    def _check_grid(self, x: Tensor, offsets: object | None, grid: Grid | None) -> None:
+        """Refuse a grid that the tokens do not fill, and none where one is needed."""
+        name = type(self).__name__
+        if grid is None:
+            if self.capabilities.grid:
+                raise InputError("this mixer needs the tokens to lie on a grid", where=name, mend="pass grid=(H, W)")
+        elif offsets is not None:
+            raise InputError("packed rows lie on no grid", where=name, mend="leave out the grid")
+        else:
+            check_grid(grid, x.shape[1], name)
+
     def _check_length(self, n: int) -> None:
         """Refuse another length than that of the constructor."""
         can, made_for = self.capabilities, self.tokens
         if made_for is not None and ((can.fixed_length and n != made_for) or (can.bounded_length and n > made_for)):
             most = "up to " if can.bounded_length else ""
             raise InputError(f"{n} tokens; it was made for {most}{made_for}", where=type(self).__name__)
+
+
+class GridMixer(Mixer):
+    """A mixer of tokens on a grid, ``(H,W)`` row by row. Members write :meth:`mix_grid` in place of ``mix``."""
+
+    @abstractmethod
+    def mix_grid(
+        self,
+        x: Float[Tensor, "B N D"],
+        grid: Grid,
+        mask: Bool[Tensor, "B N"] | None,
+        pair_mask: Bool[Tensor, "*B N N"] | None,
+    ) -> Float[Tensor, "B N D"]:
+        """Mix one checked, padded batch. What comes out at masked positions is thrown away."""
+
+    def mix(
+        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None, pair_mask: Bool[Tensor, "*B N N"] | None
+    ) -> Float[Tensor, "B N D"]:
+        """A sequence is a grid of one row."""
+        return self.mix_grid(x, (1, x.shape[1]), mask, pair_mask)
+
+    def _mix_on(self, x: Tensor, mask: Tensor | None, pair_mask: Tensor | None, grid: Grid | None) -> Tensor:
+        return self.mix_grid(x, cast(Grid, grid), mask, pair_mask)
 
 
 def _spell(tensor: Tensor) -> str:

@@ -8,6 +8,7 @@ from core.feedforward.base import FeedForward
 from core.feedforward.experts import Experts
 from core.feedforward.glu import GLU
 from core.feedforward.memory import Memory, MemoryLayer
+from core.feedforward.mix import MixFFN
 from core.feedforward.mlp import MLP
 from core.feedforward.nested import choose, extract
 from core.feedforward.split import balanced_clusters, expert_labels, split_into_experts
@@ -18,6 +19,7 @@ FEEDFORWARDS: dict[str, type[FeedForward]] = {
     "experts": Experts,
     "glu": GLU,
     "memory": Memory,
+    "mixffn": MixFFN,
     "mlp": MLP,
 }
 
@@ -33,6 +35,7 @@ __all__ = [
     "HiddenUnits",
     "Memory",
     "MemoryLayer",
+    "MixFFN",
     "StarReLU",
     "balanced_clusters",
     "choose",

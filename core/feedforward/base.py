@@ -1,4 +1,4 @@
-"""What the per-position maps of this room have in common."""
+"""What the maps of this room have in common: a position's result depends on it alone, or on its grid neighbours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.errors import InputError
 
 
 class FeedForward(nn.Module, ABC):
-    """A map applied to every position by itself: ``(...,D) -> (...,D)``.
+    """A map applied to every position by itself: ``(...,D) -> (...,D)``; or one that ``reads_grid``.
 
     Args:
         width: D.
@@ -21,11 +21,14 @@ class FeedForward(nn.Module, ABC):
     Attributes:
         reads_mask: ``forward`` takes a ``mask (...)``, True at real positions, which changes no real position's result
             outside training.
+        reads_grid: ``forward`` needs a ``grid``, the ``(H,W)`` on which the N tokens of ``(B,N,D)`` lie row by row, and
+            a position's result depends on its neighbours there.
         source: whose idea it is.
         cost: as of :class:`core.attention.Mixer`.
     """
 
     reads_mask: ClassVar[bool] = False
+    reads_grid: ClassVar[bool] = False
     source: ClassVar[str]
     cost: ClassVar[str]
 

@@ -35,8 +35,8 @@ def split_into_experts(
         labels: the expert of each unit, where it is known already.
 
     Raises:
-        InputError: experts that do not divide the hidden units, more active ones than there are, or labels that are not
-            each expert as often.
+        InputError: experts that do not divide the hidden units, more active ones than there are, labels that are not
+            each expert as often, or units that read neighbours.
 
     >>> dense = MLP(8, 32)
     >>> split = split_into_experts(dense, experts=4, active=4)
@@ -44,6 +44,9 @@ def split_into_experts(
     >>> torch.allclose(split(x), dense(x), atol=1e-6)
     True
     """
+    if dense.reads_grid:
+        why = "its units read neighbours, which other experts would have"
+        raise InputError(why, where="split_into_experts", mend="split an mlp or a glu")
     if labels is None:
         labels = expert_labels(dense, experts, seed)
     elif sorted(labels.tolist()) != sorted([*range(experts)] * (dense.hidden // max(experts, 1))):

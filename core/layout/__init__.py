@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from core.layout.build import build
-from core.layout.entries import Entry, Layout, Repeat, flatten
+from core.layout.entries import Entry, Layout, Repeat, flatten, rising
 from core.layout.feedforwards import feedforward_options
 from core.layout.mixers import Request, mixer_options
+from core.layout.pyramid import Pyramid, Stage, Transition
 from core.layout.recode import Centre, Compress, Restore
 from core.layout.residual import Residual
 from core.layout.scale import InputScale
@@ -18,13 +19,17 @@ __all__ = [
     "Entry",
     "InputScale",
     "Layout",
+    "Pyramid",
     "Repeat",
     "Request",
     "Residual",
     "Restore",
     "Stack",
+    "Stage",
+    "Transition",
     "build",
     "feedforward_options",
     "flatten",
     "mixer_options",
+    "rising",
 ]

@@ -69,14 +69,16 @@ def _sublayer(entry: Entry, width: int, block: nn.Module | None) -> Residual:
     _known(entry.name, TABLES[entry.kind], entry.kind, "layout")
     _known(entry.placement, NORM_COUNTS, "placement", where)
     _known(entry.norm, NORMS, "norm", where)
-    if not 0.0 <= entry.drop < 1.0:
-        raise InputError(f"drop {entry.drop} is outside [0, 1)", where=where)
+    for option in ("drop", "drop_path"):
+        if not 0.0 <= getattr(entry, option) < 1.0:
+            raise InputError(f"{option} {getattr(entry, option)} is outside [0, 1)", where=where)
     if entry.scale and not entry.share_norms:
         raise InputError("a block that is shared without its norms takes no input scale", where=where)
     block = block or construct(TABLES[entry.kind][entry.name], width, entry.options, where)
     norms = [norm_named(entry.norm, width, entry.norm_options, where) for _ in range(NORM_COUNTS[entry.placement])]
     scale = InputScale(width) if entry.scale else None
-    return Residual(block, entry.placement, *norms, drop=entry.drop, scale=scale, factor=entry.factor)
+    dropped = {"drop": entry.drop, "drop_path": entry.drop_path}
+    return Residual(block, entry.placement, *norms, **dropped, scale=scale, factor=entry.factor)
 
 
 def _known(name: str, table: Mapping[str, Any], what: str, where: str) -> None:

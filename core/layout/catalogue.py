@@ -104,7 +104,8 @@ def capabilities(block: type[Any], name: str) -> tuple[str, ...]:
         return (reach, *(["told the step"] if hasattr(block, "at_step") else []))
     if issubclass(block, FeedForward):
         cut = ["units can be cut and nested"] if issubclass(block, HiddenUnits) else []
-        return (*cut, *(["leaves padding out"] if block.reads_mask else []))
+        padding = ["leaves padding out"] if block.reads_mask else []
+        return (*cut, *padding, *(["on a grid"] if block.reads_grid else []))
     return (f"in {', '.join(host for host, mixer in MIXERS.items() if name in mixer.positions)}",)
 
 

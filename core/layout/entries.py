@@ -24,6 +24,7 @@ class Entry:
         norm: name in ``core.norm.NORMS``; ``placement="none"`` builds none.
         placement: where the norm is, see ``core.layout.residual``.
         drop: dropout on what the sublayer adds to the stream.
+        drop_path: probability of dropping all that the sublayer adds to a sequence, in training.
         share: entries with equal keys are one sublayer, its norms included, and must be equal in everything. A repeated
             entry with a key is therefore a loop over the same weights; one without gets new weights each time.
         share_norms: False shares the block alone: each entry has its own norms, and need be equal in kind, name and
@@ -47,6 +48,7 @@ class Entry:
     scale: bool = False
     factor: float = 1.0
     share_norms: bool = True
+    drop_path: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,17 @@ class Repeat:
 
 
 Layout = tuple[Entry | Repeat, ...]
+
+
+def rising(last: float, blocks: int) -> tuple[float, ...]:
+    """Rates of stochastic depth that rise evenly over the blocks of a network, from 0 to ``last``.
+
+    >>> rising(0.5, 3)
+    (0.0, 0.25, 0.5)
+    >>> rising(0.5, 1)
+    (0.0,)
+    """
+    return tuple(last * index / max(1, blocks - 1) for index in range(blocks))
 
 
 def flatten(layout: Layout) -> Iterator[Entry]:

@@ -14,7 +14,7 @@ _GATED = ("activator", "glu")
 
 
 def feedforward_options(
-    name: str, units: int, offered: Mapping[str, Any], *, where: str = "model.feedforward"
+    name: str, units: int, offered: Mapping[str, Any], *, grid: bool = False, where: str = "model.feedforward"
 ) -> dict[str, Any]:
     """The options of an entry for the feed-forward ``name``: its hidden units, and what it takes of what is offered.
 
@@ -24,10 +24,11 @@ def feedforward_options(
         name: in ``core.feedforward.FEEDFORWARDS``.
         units: hidden units of a plain block in that place.
         offered: options that are dropped where the block's constructor has none of that name.
+        grid: the tokens lie on a grid, which the host tells.
         where: the field that holds the name.
 
     Raises:
-        InputError: no such feed-forward.
+        InputError: no such feed-forward, or one that needs a grid where there is none.
 
     >>> feedforward_options("glu", 96, {"dropout": 0.1})
     {'hidden': 64, 'dropout': 0.1}
@@ -36,6 +37,9 @@ def feedforward_options(
     """
     if name not in FEEDFORWARDS:
         raise InputError(f"no feedforward {name!r}", where=where, mend=nearest(name, list(FEEDFORWARDS)))
+    if FEEDFORWARDS[name].reads_grid and not grid:
+        able = ", ".join(sorted(other for other, block in FEEDFORWARDS.items() if not block.reads_grid))
+        raise InputError(f"{name!r} needs a grid of tokens", where=where, mend=f"these fit: {able}")
     everything = {"hidden": max(1, round(2 * units / 3)) if name in _GATED else units, **offered}
     taken = inspect.signature(FEEDFORWARDS[name]).parameters
     return {option: value for option, value in everything.items() if option in taken}

@@ -26,6 +26,7 @@ class Request:
         masked: leave out padding.
         pairwise: follow a mask of which key a query may read.
         any_length: take sequences of every length.
+        grid: the tokens lie on a grid, which the host tells; a mixer that needs one fits.
         position: name in ``core.position.POSITIONS`` of the positions in its scores.
     """
 
@@ -33,6 +34,7 @@ class Request:
     masked: bool = False
     pairwise: bool = False
     any_length: bool = False
+    grid: bool = False
     position: str = "none"
 
     def lacking(self, mixer: type[Mixer]) -> str | None:
@@ -49,7 +51,7 @@ class Request:
             "takes no mask of real tokens": self.masked and not can.masked,
             "takes no mask of pairs of tokens": self.pairwise and not can.pairwise,
             "is made for a number of tokens": self.any_length and (can.fixed_length or can.bounded_length),
-            "needs a grid of tokens": can.grid,
+            "needs a grid of tokens": can.grid and not self.grid,
             f"takes no position {self.position!r}": self.position not in ("none", *mixer.positions),
         }
         return next((words for words, true in lacking.items() if true), None)

@@ -7,7 +7,9 @@
 
 Dropout is applied to what is added to the stream: f(n(x)), f(x), n2(f(n1(x))) and f(x) respectively. With an input
 scale (``core.layout.scale``) f(z) is f(a * z + b) throughout; x itself stays as it is. A ``factor`` multiplies what is
-added, after the dropout: the half steps of a macaron block (Lu et al., arXiv 1906.02762) have 1/2.
+added, after the dropout: the half steps of a macaron block (Lu et al., arXiv 1906.02762) have 1/2. Stochastic depth
+(Huang et al., arXiv 1603.09382) drops all that is added to a sequence, ``drop_path`` of the sequences, and makes up for
+it in the others by 1/(1 - drop_path).
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from typing import Any, Literal
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from core.kernels import Dropout
+from core.kernels import Dropout, keep_mask
 from core.layout.scale import InputScale
 from core.norm import Norm
+from core.sequence import Ragged
 
 Placement = Literal["pre", "post", "peri", "none"]
 NORM_COUNTS: dict[str, int] = {"pre": 1, "post": 1, "peri": 2, "none": 0}
@@ -34,6 +37,7 @@ class Residual(nn.Module):
         placement: where the norms are.
         norms: one norm for ``pre`` and ``post``, two for ``peri`` (inner, outer), none for ``none``.
         drop: probability of dropping a number that is added to the stream, in training.
+        drop_path: probability of dropping all that is added to a sequence, likewise.
         scale: of the block's input.
         factor: of what is added to the stream.
 
@@ -50,6 +54,7 @@ class Residual(nn.Module):
         drop: float = 0.0,
         scale: InputScale | None = None,
         factor: float = 1.0,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         wanted = NORM_COUNTS[placement]
@@ -60,19 +65,39 @@ class Residual(nn.Module):
         self.scale = scale
         self.block = block
         self.drop = Dropout(drop)
+        self.drop_path = drop_path
         self.factor = factor
 
     def forward(
-        self, x: Float[Tensor, "*tokens D"], *, norm_mask: Bool[Tensor, "*tokens"] | None = None, **context: Any
+        self,
+        x: Float[Tensor, "*tokens D"],
+        *,
+        norm_mask: Bool[Tensor, "*tokens"] | None = None,
+        packed: Ragged | None = None,
+        **context: Any,
     ) -> Float[Tensor, "*tokens D"]:
-        """Add the block's branch to the stream; ``norm_mask`` goes to the norms, ``context`` to the block."""
+        """Add the block's branch to the stream; ``norm_mask`` goes to the norms, ``context`` to the block.
+
+        ``packed`` says where the sequences of packed rows lie; otherwise each index of the first axis is one.
+        """
         norms = tuple(self.norms)  # each index of a list of modules takes as long as the sum of 50 tokens
         if self.placement == "post":
-            y: Tensor = norms[0](x + self._branch(x, context), norm_mask)
+            y: Tensor = norms[0](x + self._kept(self._branch(x, context), packed), norm_mask)
             return y
         branch = self._branch(x if self.placement == "none" else norms[0](x, norm_mask), context, norms[1:], norm_mask)
-        added: Tensor = x + branch
+        added: Tensor = x + self._kept(branch, packed)
         return added
+
+    def _kept(self, branch: Tensor, packed: Ragged | None) -> Tensor:
+        """What is added after some sequences lost theirs."""
+        if not self.training or self.drop_path == 0.0:
+            return branch
+        sequences = branch.shape[0] if packed is None else packed.lengths.shape[0]
+        keep, scale = keep_mask((sequences,), self.drop_path, branch.device)
+        factors = keep.to(branch.dtype) * scale
+        if packed is not None:
+            factors = factors.repeat_interleave(packed.lengths, output_size=branch.shape[0])
+        return branch * factors.view(-1, *[1] * (branch.ndim - 1))
 
     def _branch(
         self, x: Tensor, context: Mapping[str, Any], norms: Sequence[nn.Module] = (), norm_mask: Tensor | None = None
@@ -85,5 +110,7 @@ class Residual(nn.Module):
         return y if self.factor == 1.0 else self.factor * y
 
     def extra_repr(self) -> str:
-        """The placement and the factor, for ``print(module)``."""
-        return f"placement={self.placement}" + ("" if self.factor == 1.0 else f", factor={self.factor}")
+        """The placement, and what is not as usual, for ``print(module)``."""
+        options = {"factor": (self.factor, 1.0), "drop_path": (self.drop_path, 0.0)}
+        shown = [f", {name}={value}" for name, (value, usual) in options.items() if value != usual]
+        return f"placement={self.placement}" + "".join(shown)

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from core.grid import Grid
 from core.layout.entries import Entry
 from core.layout.recode import Recode
 from core.layout.residual import Residual
 from core.norm import Norm
 from core.sequence import Ragged
+
+_READ = ("mask", "grid")
+"""What feed-forwards may read, if they say so."""
 
 
 @dataclass(frozen=True)
@@ -67,26 +71,27 @@ class Stack(nn.Module):
         mask: Bool[Tensor, "B N"] | None = None,
         pair_mask: Bool[Tensor, "*B N N"] | None = None,
         offsets: Int[Tensor, "S"] | Ragged | None = None,
+        grid: Grid | None = None,
     ) -> Float[Tensor, "*tokens D"]:
         """Apply the sublayers to ``x (B,N,D)``, or to packed rows ``(total,D)`` with ``offsets``.
 
-        ``mask``, ``pair_mask`` and ``offsets`` are those of ``core.attention.Mixer``. Mixers get all of it; norms get
-        the mask, and so do feed-forwards that read it.
+        ``mask``, ``pair_mask``, ``offsets`` and ``grid`` are those of ``core.attention.Mixer``. Mixers get all of it;
+        norms get the mask; feed-forwards get mask and grid where they read them.
         """
         if offsets is not None and not isinstance(offsets, Ragged):
             offsets = Ragged.from_offsets(offsets, total=x.shape[0])
         if offsets is not None and mask is None and pair_mask is None and self._goes_by_sequences():
             return offsets.pack(self(offsets.unpack(x), mask=offsets.mask))
         padding = None if mask is None else ~mask[:, :, None]
-        context = {"mask": mask, "pair_mask": pair_mask, "offsets": offsets}
+        known = {"mask": mask, "pair_mask": pair_mask, "offsets": offsets, "grid": grid}
         stream = x if padding is None else x.masked_fill(padding, 0.0)
         sublayers = list(self.sublayers)
         for position, index in enumerate(self.order):
             sublayer = sublayers[index]
-            given = context if self.entries[index].kind == "mixer" else {}
-            if not given and getattr(sublayer.block, "reads_mask", False):
-                given = {"mask": mask}
-            stream = sublayer(self._recoded(stream, position), norm_mask=mask, **given)
+            given = known
+            if self.entries[index].kind == "feedforward":
+                given = {name: known[name] for name in _READ if getattr(sublayer.block, f"reads_{name}", False)}
+            stream = sublayer(self._recoded(stream, position), norm_mask=mask, packed=offsets, **given)
         stream = self._recoded(stream, len(self.order))
         return stream if padding is None else stream.masked_fill(padding, 0.0)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from core.testing.oracles import POSITION_SCORES, MixerOracle, linear, relative_mixer, softmax_mixer
+from core.testing.oracles import POSITION_SCORES, MixerOracle, layernorm, linear, relative_mixer, softmax_mixer
 
 
 def readable(x: Tensor, mask: Tensor | None, pair_mask: Tensor | None, causal: bool) -> Tensor:
@@ -186,6 +187,36 @@ def minimal(module: Any, x: Tensor, mask: Tensor | None, pair_mask: Tensor | Non
     return _real(y, mask)
 
 
+def spatial_reduction(
+    module: Any, x: Tensor, mask: Tensor | None, pair_mask: Tensor | None, *, grid: tuple[int, int]
+) -> Tensor:
+    """``core.attention.SpatialReductionAttention`` without dropout: cell after cell, without those not all real."""
+    size, (rows, columns) = module.reduction, grid
+    d = x.shape[2] // module.heads
+    sequences = []
+    for b, tokens in enumerate(x):
+        real = torch.ones(rows * columns, dtype=torch.bool) if mask is None else mask[b]
+        cells = []
+        for top, left in product(range(0, rows - size + 1, size), range(0, columns - size + 1, size)):
+            inside = [(top + i) * columns + left + j for i in range(size) for j in range(size)]
+            if not bool(real[inside].all()):
+                continue
+            cells.append(tokens[inside[0]])
+            if size > 1:
+                kernel = module.reduce.weight.double().flatten(2)
+                mixed = sum((kernel[:, :, tap] @ tokens[token] for tap, token in enumerate(inside)), torch.zeros(()))
+                cells[-1] = layernorm(module.norm, mixed + module.reduce.bias.double())
+        q = linear(module.query, tokens)
+        kv = linear(module.key_value, torch.stack(cells) if cells else tokens[:0])
+        allowed = torch.ones(len(q), len(kv), dtype=torch.bool)
+        heads = []
+        for h in range(module.heads):
+            k, v = (kv[:, part * x.shape[2] + h * d : part * x.shape[2] + (h + 1) * d] for part in range(2))
+            heads.append(_softmax(q[:, h * d : (h + 1) * d] @ k.T / math.sqrt(d), allowed) @ v)
+        sequences.append(torch.cat(heads, dim=-1))
+    return _real(linear(module.out, torch.stack(sequences) if sequences else x), mask)
+
+
 MIXER_ORACLES: dict[str, MixerOracle] = {
     "identity": identity_mixer,
     "linformer": partial(_by_head, _linformer_head),
@@ -196,6 +227,7 @@ MIXER_ORACLES: dict[str, MixerOracle] = {
     "random": random_mixing,
     "relative": relative_mixer,
     "softmax": softmax_mixer,
+    "sra": spatial_reduction,
     "stickbreaking": partial(_by_head, _stick_head),
     "topk": partial(_by_head, _top_head),
 }

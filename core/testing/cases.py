@@ -26,7 +26,10 @@ WIDTH = 6
 REQUIRED: dict[str, Any] = {"heads": 2, "hidden": 5, "tokens": 7}
 
 # Values for others whose default would not matter at the sizes of the suites.
-SMALL: dict[str, Any] = {"k": 3}
+SMALL: dict[str, Any] = {"k": 3, "reduction": 2}
+
+# The grids that so many tokens lie on, for members that need one.
+GRIDS = {0: (0, 3), 1: (1, 1), 4: (2, 2), 5: (5, 1), 7: (1, 7), 9: (3, 3), 63: (7, 9), 127: (127, 1), 129: (3, 43)}
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 OracleT = TypeVar("OracleT", bound=Callable[..., Tensor])
@@ -65,6 +68,16 @@ class Case(Generic[ModuleT, OracleT]):
     def sized(self, tokens: int, dtype: torch.dtype = torch.float64, **options: Any) -> ModuleT:
         """The same, of a member that must know the number of tokens for as many."""
         return self.make(dtype, **({"tokens": tokens} if self.takes("tokens") else {}), **options)
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether the member needs its tokens to lie on a grid."""
+        capabilities = getattr(self.block, "capabilities", None)
+        return bool(getattr(self.block, "reads_grid", False) or getattr(capabilities, "grid", False))
+
+    def place(self, tokens: int) -> dict[str, Any]:
+        """What a member that needs a grid is told of so many tokens; nothing for others."""
+        return {"grid": GRIDS[tokens]} if self.on_grid else {}
 
     def takes(self, option: str) -> bool:
         """Whether the constructor has this option."""

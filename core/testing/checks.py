@@ -64,9 +64,11 @@ def compiles(module: nn.Module, x: Tensor, options: Mapping[str, Any], backend: 
 
 def exports(module: nn.Module, example: Call, other: Call) -> None:
     """``torch.export`` takes it with free first axes: traced on one call, equal on it and on one of other sizes."""
-    free = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
+    free: Any = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
     x, options = example
-    shapes = {"x": free, **dict.fromkeys(options, free)}
+    shapes = {"x": free}
+    for name, value in options.items():
+        shapes[name] = free if isinstance(value, Tensor) else tuple(None for _ in value)
     program = torch.export.export(module, (x,), dict(options), dynamic_shapes=shapes, strict=False).module()
     with torch.no_grad():
         for x, options in (example, other):

@@ -6,16 +6,17 @@ request is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise, product
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from core.errors import InputError
-from core.testing.cases import WIDTH, MixerCase
+from core.testing.cases import GRIDS, WIDTH, MixerCase
 from core.testing.checks import LENGTHS, agree, compiles, exports, gradients
 from core.testing.tolerances import TOLERANCES, assert_close, draw, draw_mask
 
@@ -34,8 +35,8 @@ def matches_oracle(case: MixerCase) -> None:
             pairs = draw_mask(*(2, n, n)[-axes:], share=0.3) if axes else None
             agree(
                 mixer,
-                partial(mixer, mask=mask, pair_mask=pairs),
-                partial(case.oracle, mixer, mask=mask, pair_mask=pairs),
+                partial(mixer, mask=mask, pair_mask=pairs, **case.place(n)),
+                partial(case.oracle, mixer, mask=mask, pair_mask=pairs, **case.place(n)),
                 x,
                 f"{case}, {n} tokens, mask {masked}, pair_mask of {axes} axes",
             )
@@ -47,18 +48,21 @@ def ignores_padding(case: MixerCase) -> None:
         mixer, x = case.sized(n + extra, dtype), draw(2, n, WIDTH, dtype=dtype)
         if not mixer.capabilities.masked:
             with pytest.raises(InputError, match="masked"):
-                mixer(x, mask=torch.ones(2, n, dtype=torch.bool))
+                mixer(x, mask=torch.ones(2, n, dtype=torch.bool), **case.place(n))
             continue
-        mask = torch.arange(n + extra).expand(2, -1) < n
+        real, place = _surrounded(case, n, extra)
         # A mixer of one length cannot be asked without the padding; there it must not matter what stands in it.
-        results = [] if mixer.capabilities.fixed_length else [_alone(mixer, x)]
+        results = [] if mixer.capabilities.fixed_length else [_alone(mixer, x, case.place(n))]
         for garbage in GARBAGE:
-            padded = torch.cat([x, torch.full((2, extra, WIDTH), garbage, dtype=dtype)], dim=1).requires_grad_()
-            y = mixer(padded, mask=mask)
-            assert bool((y[:, n:] == 0).all()), "masked positions are not zero"
-            grads = torch.autograd.grad(y[:, :n].double().square().sum(), [padded, *mixer.parameters()])
-            assert bool((grads[0][:, n:] == 0).all()), "a gradient reaches the padding"
-            results.append([y[:, :n], grads[0][:, :n], *grads[1:]])
+            padded = torch.full((2, len(real), WIDTH), garbage, dtype=dtype)
+            padded[:, real] = x
+            padded.requires_grad_()
+            y = mixer(padded, mask=real.expand(2, -1), **place)
+            assert bool((y[:, ~real] == 0).all()), "masked positions are not zero"
+            inputs = [padded, *mixer.parameters()]
+            grads = torch.autograd.grad(y[:, real].double().square().sum(), inputs, materialize_grads=True)
+            assert bool((grads[0][:, ~real] == 0).all()), "a gradient reaches the padding"
+            results.append([y[:, real], grads[0][:, real], *grads[1:]])
         for result in results[1:]:
             for got, wanted in zip(result, results[0], strict=True):
                 assert_close(got, wanted, dtype, f"{case}, {n} tokens and {extra} of padding")
@@ -67,7 +71,8 @@ def ignores_padding(case: MixerCase) -> None:
 def keeps_sequences_apart(case: MixerCase) -> None:
     """A batch of many equals each alone, and changing one sequence leaves the others bit-equal."""
     for dtype in _dtypes(case):
-        mixer, x = case.sized(7, dtype), draw(3, 7, WIDTH, dtype=dtype)
+        module, x = case.sized(9, dtype), draw(3, 9, WIDTH, dtype=dtype)
+        mixer = partial(module, **case.place(9))
         y = mixer(x)
         for b in range(3):
             assert_close(y[b : b + 1], mixer(x[b : b + 1]), dtype, f"{case}, sequence {b} alone")
@@ -85,7 +90,7 @@ def takes_packed_rows(case: MixerCase) -> None:
         mixer, rows = case.sized(max(lengths), dtype), draw(total, WIDTH, dtype=dtype)
         if not mixer.capabilities.packed:
             with pytest.raises(InputError, match="packed"):
-                mixer(rows, offsets=offsets)
+                mixer(rows, offsets=offsets, **case.place(63))
             continue
         agree(mixer, partial(mixer, offsets=offsets), partial(_one_by_one, mixer, offsets), rows, f"{case}, packed")
         changed = rows.clone()
@@ -100,18 +105,18 @@ def takes_packed_rows(case: MixerCase) -> None:
 
 def is_causal_when_asked(case: MixerCase) -> None:
     """Changing token r changes what it changes in the oracle, and leaves the rest, if causal the earlier, bit-equal."""
-    mixer, x = case.sized(9), draw(2, 9, WIDTH)
-    causal = bool(getattr(mixer, "causal", False))
+    mixer, x, place = case.sized(9), draw(2, 9, WIDTH), case.place(9)
+    causal, oracle = bool(getattr(mixer, "causal", False)), partial(case.oracle, **place)
     pairs = torch.ones(9, 9, dtype=torch.bool)
     mask = torch.ones(2, 9, dtype=torch.bool)
     can = mixer.capabilities
     for masks in ({}, {"mask": mask} if can.masked else {}, {"pair_mask": pairs} if can.pairwise else {}):
-        y, plain = mixer(x, **masks), case.oracle(mixer, x, None, None)
+        y, plain = mixer(x, **masks, **place), oracle(mixer, x, None, None)
         for r in range(9):
             changed = x.clone()
             changed[:, r] += 1
-            moved = (mixer(changed, **masks) != y).any(-1)
-            reached = (case.oracle(mixer, changed, None, None) != plain).any(-1)
+            moved = (mixer(changed, **masks, **place) != y).any(-1)
+            reached = (oracle(mixer, changed, None, None) != plain).any(-1)
             assert torch.equal(moved, reached), f"{case}: token {r} reaches {moved.tolist()}"
             assert not (causal and bool(moved[:, :r].any())), f"{case}: token {r} reaches earlier ones"
 
@@ -143,22 +148,22 @@ def has_true_gradients(case: MixerCase) -> None:
     can = mixer.capabilities
     mask = draw_mask(2, 4, seed=3) if can.masked else None
     pairs = draw_mask(4, 4, share=0.4, seed=4) if can.pairwise else None
-    gradients(mixer, lambda x: mixer(x, mask=mask, pair_mask=pairs), x)
+    gradients(mixer, partial(mixer, mask=mask, pair_mask=pairs, **case.place(4)), x)
 
 
 def is_deterministic(case: MixerCase) -> None:
     """Two calls are bit-equal; dropout acts in training only and follows the seed."""
-    mixer, x = case.sized(9), draw(2, 9, WIDTH)
-    assert torch.equal(mixer(x), mixer(x))
+    mixer, x, place = case.sized(9), draw(2, 9, WIDTH), case.place(9)
+    assert torch.equal(mixer(x, **place), mixer(x, **place))
     if not case.takes("dropout"):
         return
     dropping = case.sized(9, dropout=0.5)
-    assert torch.equal(dropping(x), mixer(x)), "dropout acts outside training"
+    assert torch.equal(dropping(x, **place), mixer(x, **place)), "dropout acts outside training"
     results = []
     with torch.random.fork_rng():
         for seed in (1, 1, 2):
             torch.manual_seed(seed)
-            results.append(dropping.train()(x))
+            results.append(dropping.train()(x, **place))
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2]), "dropout does not follow the seed"
 
@@ -176,22 +181,50 @@ def refuses_what_does_not_fit(case: MixerCase) -> None:
         bad += [(x, {"pair_mask": torch.ones(2, 4, dtype=torch.bool)}), (x, {"pair_mask": torch.ones(4, 4)})]
     for argument, masks in bad:
         with pytest.raises(InputError, match=name):
-            mixer(argument, **masks)
+            mixer(argument, **masks, **case.place(4))
+
+
+def is_told_its_grid(case: MixerCase) -> None:
+    """On grids of every shape what needs one equals its oracle, and refuses to go without; others do not see it."""
+    x = draw(3, 12, WIDTH)
+    module = case.sized(12)
+    if not case.on_grid:
+        assert torch.equal(module(x, grid=(3, 4)), module(x)), "a grid changes what needs none"
+    for grid in ((3, 4), (4, 3), (1, 12), (12, 1), (2, 6)) if case.on_grid else ():
+        mask = draw_mask(3, 12) if module.capabilities.masked else None
+        for given in (None, mask):
+            mixer = partial(module, mask=given, grid=grid)
+            wanted = partial(case.oracle, module, mask=given, pair_mask=None, grid=grid)
+            agree(module, mixer, wanted, x, f"{case} on {grid}")
+        order = torch.tensor([2, 0, 1])
+        assert_close(module(x[order], grid=grid), module(x, grid=grid)[order], x.dtype, f"{case}, another order")
+    with pytest.raises(InputError, match="12 tokens do not fill a grid of 3 x 5"):
+        module(x, grid=(3, 5))
+    if case.on_grid:
+        with pytest.raises(InputError, match=rf"{type(module).__name__}: .* needs the tokens to lie on a grid"):
+            module(x)
+    elif module.capabilities.packed:
+        with pytest.raises(InputError, match="packed rows lie on no grid"):
+            module(x[0], offsets=torch.tensor([0, 12]), grid=(3, 4))
 
 
 def compiles_to_one_graph(case: MixerCase) -> None:
     """``torch.compile(backend="aot_eager")``, whole, with and without a mask."""
-    compiles(case.sized(7), draw(2, 7, WIDTH), {})
+    n = 9 if case.on_grid else 7
+    compiles(case.sized(n), draw(2, n, WIDTH), case.place(n))
     if case.make().capabilities.masked:
-        compiles(case.sized(7), draw(2, 7, WIDTH), {"mask": draw_mask(2, 7)})
+        compiles(case.sized(n), draw(2, n, WIDTH), {"mask": draw_mask(2, n), **case.place(n)})
 
 
 def can_be_exported(case: MixerCase) -> None:
-    """``torch.export``, for other batch sizes and, unless its length is fixed, other lengths."""
+    """``torch.export``, for other batch sizes and, unless its length or grid is fixed, other lengths."""
     can = case.make().capabilities
-    sizes = ((2, 7), (3, 7 if can.fixed_length else 5))
-    calls = [(draw(*size, WIDTH), {"mask": draw_mask(*size)} if can.masked else {}) for size in sizes]
-    exports(case.sized(9 if can.bounded_length else 7), *calls)
+    n = 9 if can.grid else 7
+    sizes = ((2, n), (3, n if can.fixed_length or can.grid else 5))
+    calls = [
+        (draw(*size, WIDTH), {**({"mask": draw_mask(*size)} if can.masked else {}), **case.place(n)}) for size in sizes
+    ]
+    exports(case.sized(9 if can.bounded_length else n), *calls)
 
 
 MIXER_CHECKS: dict[str, Callable[[MixerCase], None]] = {
@@ -206,6 +239,7 @@ MIXER_CHECKS: dict[str, Callable[[MixerCase], None]] = {
         has_true_gradients,
         is_deterministic,
         refuses_what_does_not_fit,
+        is_told_its_grid,
         compiles_to_one_graph,
         can_be_exported,
     )
@@ -224,8 +258,19 @@ def _one_by_one(mixer: torch.nn.Module, offsets: Tensor, rows: Tensor) -> Tensor
     return torch.cat([torch.func.functional_call(mixer, parameters, (piece,))[0] for piece in pieces])
 
 
-def _alone(mixer: torch.nn.Module, x: Tensor) -> list[Tensor]:
+def _surrounded(case: MixerCase, n: int, extra: int) -> tuple[Tensor, dict[str, Any]]:
+    """Where n tokens lie in so much padding (after them, or on a grid below and on the right), and what is told."""
+    if not case.on_grid:
+        return torch.arange(n + extra) < n, {}
+    rows, columns = GRIDS[n]
+    real = torch.zeros(rows + 1, columns + extra, dtype=torch.bool)
+    real[:rows, :columns] = True
+    return real.flatten(), {"grid": tuple(real.shape)}
+
+
+def _alone(mixer: torch.nn.Module, x: Tensor, place: Mapping[str, Any]) -> list[Tensor]:
     """The result without padding, its gradient by ``x`` and by the parameters."""
     leaf = x.detach().requires_grad_()
-    y = mixer(leaf)
-    return [y, *torch.autograd.grad(y.double().square().sum(), [leaf, *mixer.parameters()])]
+    y = mixer(leaf, **place)
+    inputs = [leaf, *mixer.parameters()]
+    return [y, *torch.autograd.grad(y.double().square().sum(), inputs, materialize_grads=True)]

@@ -25,6 +25,22 @@ def mlp(module: Any, x: Tensor) -> Tensor:
     return linear(module.down, _activated(module, linear(module.up, x)))
 
 
+def mixffn(module: Any, x: Tensor, *, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:
+    """``core.feedforward.MixFFN``: every hidden unit the sum of the taps that meet a real token, and its shift."""
+    h, taps = linear(module.up, x), module.taps.double()[:, 0]
+    rows, columns = grid
+    h = h if mask is None else h * mask[:, :, None].double()
+    mixed = []
+    for i in range(rows * columns):
+        unit = torch.zeros_like(h[:, 0]) if module.shift is None else module.shift.double().expand_as(h[:, 0])
+        for down, right in product((-1, 0, 1), repeat=2):
+            row, column = i // columns + down, i % columns + right
+            if 0 <= row < rows and 0 <= column < columns:
+                unit = unit + taps[:, 1 + down, 1 + right] * h[:, row * columns + column]
+        mixed.append(unit)
+    return linear(module.down, _activated(module, torch.stack(mixed, dim=1) if mixed else h))
+
+
 def glu(module: Any, x: Tensor) -> Tensor:
     """down(value * activation(gate)), where the first ``hidden`` rows of ``up`` make the value."""
     both = linear(module.up, x)
@@ -85,5 +101,6 @@ FEEDFORWARD_ORACLES: dict[str, TokenOracle] = {
     "experts": experts,
     "glu": glu,
     "memory": memory,
+    "mixffn": mixffn,
     "mlp": mlp,
 }

@@ -232,6 +232,7 @@ def test_layouts_are_plain_data() -> None:
         "scale": False,
         "factor": 1.0,
         "share_norms": True,
+        "drop_path": 0.0,
     }
     assert [entry["name"] for entry in plain[0]["entries"]] == ["mlp", "softmax"]
 
