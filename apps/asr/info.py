@@ -15,7 +15,7 @@ from apps.asr.features import SAMPLE_RATE, LogMel
 from apps.asr.model import Squeezeformer
 from apps.asr.presets import PRESETS
 from apps.asr.recogniser import TASK, load_run
-from core.command import fact_lines, from_preset, measured, parse_arguments, run, say, switches, to_json
+from core.command import fact_lines, from_preset, measured, parse_arguments, rewritten, run, say, switches, to_json
 from core.errors import InputError
 
 
@@ -50,6 +50,7 @@ def _main(argv: list[str]) -> None:
         recogniser = load_run(arguments.run)
         facts = describe(recogniser.model, recogniser.config, arguments.seconds)
         facts = {**facts, "tokenizer": recogniser.config.tokenizer.kind, "run": str(arguments.run)}
+        facts |= rewritten(recogniser.rewrites[0])
     else:
         config = from_preset(PRESETS, arguments.preset or "")
         model = Squeezeformer(config.features.n_mels, arguments.outputs, config.model)

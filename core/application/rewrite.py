@@ -87,11 +87,13 @@ class Cost:
         parameters: numbers in it.
         macs: multiply-adds of a pass over the probe.
         milliseconds: median time of that.
+        ratio: quartiles of that time to the first network's, turn by turn.
     """
 
     parameters: int
     macs: int
     milliseconds: float
+    ratio: tuple[float, float, float]
 
 
 def rewrite_run(application: Application[Any, Any, M], argv: Sequence[str]) -> None:
@@ -196,19 +198,29 @@ def _check_same(found: Mapping[str, Any], known: Mapping[str, Any], line: Rewrit
 
 
 def costs(networks: Sequence[nn.Module], run: Callable[[nn.Module], Tensor]) -> list[Cost]:
-    """What each network costs, timed in turn."""
+    """What each network costs, timed in turn: every other time from the last to the first."""
     facts = [measured(network, run) for network in networks]
     times: list[list[float]] = [[] for _ in networks]
     started = time.perf_counter()
     with torch.inference_mode():
         while len(times[0]) < ROUNDS + 1 or time.perf_counter() - started < SECONDS:
-            for network, of_one in zip(networks, times, strict=True):
+            turn = list(zip(networks, times, strict=True))
+            for network, of_one in turn if len(times[0]) % 2 else reversed(turn):
                 start = time.perf_counter()
                 run(network)
                 of_one.append(time.perf_counter() - start)
     # The first pass of each loads code and makes tables.
-    medians = [1e3 * float(np.median(of_one[1:])) for of_one in times]
-    return [Cost(fact["parameters"], fact["macs"], median) for fact, median in zip(facts, medians, strict=True)]
+    taken = np.array(times)[:, 1:]
+    low, middle, high = np.quantile(taken / taken[0], [0.25, 0.5, 0.75], axis=1)
+    return [
+        Cost(
+            parameters=fact["parameters"],
+            macs=fact["macs"],
+            milliseconds=1e3 * float(np.median(taken[index])),
+            ratio=(float(low[index]), float(middle[index]), float(high[index])),
+        )
+        for index, fact in enumerate(facts)
+    ]
 
 
 def _report(
@@ -269,8 +281,11 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     lines.append(f"  {'':<14}{'before':>14}{'after':>14}{'ratio':>8}")
     for name, words in (("parameters", "parameters"), ("macs", "multiply-adds"), ("milliseconds", "ms a pass")):
         a, b = old[name], new[name]
-        shape = ",.2f" if name == "milliseconds" else ",d"
-        lines.append(f"  {words:<14}{a:>14{shape}}{b:>14{shape}}{b / a if a else 1.0:>8.3f}")
+        if name == "milliseconds":
+            low, middle, high = new["ratio"]
+            lines.append(f"  {words:<14}{a:>14,.2f}{b:>14,.2f}{middle:>8.3f}  quartiles {low:.3f} to {high:.3f}")
+        else:
+            lines.append(f"  {words:<14}{a:>14,d}{b:>14,d}{b / a if a else 1.0:>8.3f}")
     for name, each in report["metrics"].items():
         arrow = "↑" if each["greater_is_better"] else "↓"
         spread = f"{each['change']:+.3g} [{each['low']:+.3g}, {each['high']:+.3g}]"

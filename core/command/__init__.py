@@ -2,7 +2,7 @@
 
 from core.command.arguments import EvaluateArguments, Parsed, TrainArguments, from_preset, parse_arguments, parse_config
 from core.command.config import config_from_dict, config_to_dict, differences, read_config, stored_config
-from core.command.describe import fact_lines, measured, switches
+from core.command.describe import fact_lines, measured, rewritten, switches
 from core.command.directory import RunDirectory, only_writer
 from core.command.findings import CheckArguments, CheckResult, Finding, Severity, condense, from_error, tell
 from core.command.outcome import (
@@ -46,6 +46,7 @@ __all__ = [
     "read_facts",
     "read_history",
     "require",
+    "rewritten",
     "run",
     "say",
     "stored_config",

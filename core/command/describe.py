@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -39,6 +39,16 @@ def measured(model: nn.Module, call: Callable[[nn.Module], object]) -> dict[str,
 def switches(config: Any) -> dict[str, str | bool]:
     """The fields of a config that choose between ways, not sizes."""
     return {name: value for name, value in asdict(config).items() if isinstance(value, str | bool)}
+
+
+def rewritten(rewrites: Iterable[Any]) -> dict[str, str]:
+    """What was done to a network after its training, as a fact; none where nothing was.
+
+    >>> rewritten([])
+    {}
+    """
+    names = ", ".join(each.name for each in rewrites)
+    return {"rewritten": names} if names else {}
 
 
 def fact_lines(facts: Mapping[str, Any]) -> str:

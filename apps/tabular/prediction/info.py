@@ -14,7 +14,7 @@ from apps.tabular.prediction.config import TabularConfig
 from apps.tabular.prediction.model import ExcelFormer
 from apps.tabular.prediction.predictor import TASK, load_run
 from apps.tabular.prediction.presets import PRESETS
-from core.command import fact_lines, from_preset, measured, parse_arguments, run, say, switches, to_json
+from core.command import fact_lines, from_preset, measured, parse_arguments, rewritten, run, say, switches, to_json
 from core.errors import InputError
 
 
@@ -50,7 +50,8 @@ def _main(argv: list[str]) -> None:
 def _of_run(path: Path) -> dict[str, Any]:
     predictor = load_run(path)
     facts = describe(predictor.members[0].float(), predictor.config, preset=None)
-    return {**facts, "members": len(predictor.members), "target": predictor.schema.target, "run": str(path)}
+    facts = {**facts, "members": len(predictor.members), "target": predictor.schema.target, "run": str(path)}
+    return {**facts, **rewritten(predictor.rewrites[0])}
 
 
 def _of_preset(arguments: Arguments) -> dict[str, Any]:
