@@ -6,8 +6,8 @@ resampled and models compared on the same images:
     IoU_c = n_cc / (Σ_j n_cj + Σ_i n_ic - n_cc),    n = Σ over images,    mIoU = mean over classes with support
 
 Support is a labelled pixel of the class in the set (or in the resample). A class that the truth lacks is left out of
-the mean; what is wrongly taken for it still counts against the class that is there. With every class in the truth this is
-the mIoU of mmsegmentation and of the papers; theirs counts a class that is only predicted as 0.
+the mean; what is wrongly taken for it still counts against the class that is there. With every class in the truth this
+is the mIoU of mmsegmentation and of the papers; theirs counts a class that is only predicted as 0.
 
 Values are percent.
 """

@@ -294,16 +294,20 @@ def _header(image: Image.Image, path: Path) -> Header:
         raise _too_large(path, f"{width} x {height}")
     if not width * height:
         raise InputError("the image is empty", where=str(path))
+    # Pillow opens 16-bit colour as 8-bit RGB; only the name of its raw form tells, until the image is decoded.
+    deep = image.mode.startswith(("I", "F")) or ";16" in repr(getattr(image, "tile", ""))
+    return Header((height, width), image.mode, image.format or "", deep, _orientation(image))
+
+
+def _orientation(image: Image.Image) -> int:
+    # A PNG without the note would be decoded to look for it at its end; Pillow turns a TIFF itself.
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return 1
     try:
-        orientation = image.getexif().get(_ORIENTATION, 1) if image.format in ("JPEG", "WEBP", "PNG", "TIFF") else 1
+        found = image.getexif().get(_ORIENTATION, 1)
     except _BROKEN:
-        orientation = 1  # a broken note about the picture does not break the picture
-    # Pillow opens 16-bit colour as 8-bit RGB; only the name of its raw form tells.
-    raw = repr(getattr(image, "tile", ""))
-    deep = image.mode.startswith(("I", "F")) or ";16" in raw
-    return Header(
-        (height, width), image.mode, image.format or "", deep, orientation if orientation in range(1, 9) else 1
-    )
+        return 1  # a broken note about the picture does not break the picture
+    return found if found in range(2, 9) else 1
 
 
 def _rgb(image: Image.Image, where: str) -> UInt8[np.ndarray, "H W 3"]:
