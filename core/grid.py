@@ -23,7 +23,7 @@ def to_map(x: Float[Tensor, "B N D"], grid: Grid) -> Float[Tensor, "B D H W"]:
     >>> to_map(torch.arange(6.0).view(1, 6, 1), (2, 3))[0, 0].tolist()
     [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
     """
-    return x.unflatten(1, grid).permute(0, 3, 1, 2)
+    return x.reshape(x.shape[0], *grid, x.shape[2]).permute(0, 3, 1, 2)
 
 
 def to_tokens(x: Float[Tensor, "B D H W"]) -> Float[Tensor, "B N D"]:

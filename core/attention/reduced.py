@@ -110,8 +110,9 @@ class SpatialReductionAttention(GridMixer):
         if mask is None or self.reduction == 1:
             return mask
         rows, columns = (side // self.reduction for side in grid)
-        whole = mask.unflatten(1, grid)[:, : rows * self.reduction, : columns * self.reduction]
-        return whole.unflatten(2, (columns, -1)).unflatten(1, (rows, -1)).all(4).all(2).flatten(1)
+        whole = mask.reshape(-1, *grid)[:, : rows * self.reduction, : columns * self.reduction]
+        by_cell = whole.reshape(-1, rows, self.reduction, columns, self.reduction)
+        return by_cell.all(4).all(2).flatten(1)
 
     def input_maps(self) -> Sequence[nn.Module]:
         """The maps to queries, and to keys and values, where no convolution reads the tokens as well."""

@@ -144,6 +144,10 @@ class Pyramid(nn.Module):
             features.append(x)
         return tuple(features)
 
+    def parts(self) -> tuple[PyramidStage, ...]:
+        """The stages, as what they are."""
+        return tuple(stage for stage in self.stages if isinstance(stage, PyramidStage))
+
     def sizes(self, rows: int, columns: int) -> tuple[Grid, ...]:
         """Grids of the stages for an image of so many rows and columns.
 
@@ -151,7 +155,7 @@ class Pyramid(nn.Module):
         ((129, 128),)
         """
         grids = []
-        for stage in self.stages:
+        for stage in self.parts():
             rows, columns = (stage.transition.output_length(side) for side in (rows, columns))
             grids.append((rows, columns))
         return tuple(grids)

@@ -11,7 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.testing.oracles import POSITION_SCORES, MixerOracle, layernorm, linear, relative_mixer, softmax_mixer
+from core.testing.oracles import (
+    POSITION_SCORES,
+    GridOracle,
+    MixerOracle,
+    layernorm,
+    linear,
+    relative_mixer,
+    softmax_mixer,
+)
 
 
 def readable(x: Tensor, mask: Tensor | None, pair_mask: Tensor | None, causal: bool) -> Tensor:
@@ -217,7 +225,7 @@ def spatial_reduction(
     return _real(linear(module.out, torch.stack(sequences) if sequences else x), mask)
 
 
-MIXER_ORACLES: dict[str, MixerOracle] = {
+MIXER_ORACLES: dict[str, MixerOracle | GridOracle] = {
     "identity": identity_mixer,
     "linformer": partial(_by_head, _linformer_head),
     "minimal": minimal,

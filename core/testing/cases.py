@@ -16,7 +16,7 @@ from core.feedforward import ACTIVATIONS, FEEDFORWARDS, LEARNED_ACTIVATIONS, Act
 from core.norm import NORMS, Norm
 from core.testing.attentions import MIXER_ORACLES
 from core.testing.convolutions import CONVOLUTION_ORACLES
-from core.testing.oracles import NORM_ORACLES, MixerOracle, TokenOracle
+from core.testing.oracles import NORM_ORACLES, GridOracle, MixerOracle, TokenOracle
 from core.testing.positionwise import FEEDFORWARD_ORACLES
 from core.testing.tolerances import draw
 
@@ -89,9 +89,9 @@ class Case(Generic[ModuleT, OracleT]):
         return "-".join([self.name, *chosen])
 
 
-MixerCase = Case[Mixer, MixerOracle]
+MixerCase = Case[Mixer, MixerOracle | GridOracle]
 NormCase = Case[Norm, TokenOracle]
-FeedForwardCase = Case[FeedForward, TokenOracle]
+FeedForwardCase = Case[FeedForward, TokenOracle | GridOracle]
 
 
 def mixer_cases() -> list[MixerCase]:

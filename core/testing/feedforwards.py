@@ -9,7 +9,7 @@ from itertools import product
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from core.clock import advance
 from core.errors import InputError
@@ -44,17 +44,19 @@ def follows_the_grid(case: FeedForwardCase) -> None:
     """A block that reads a grid equals its oracle on those of every shape, whatever stands in the padding."""
     if not case.on_grid:
         return
-    block, x = case.make(), draw(2, 12, WIDTH)
-    mask = draw_mask(2, 12)
+    module = case.make()
+    block: Callable[..., Tensor] = module
+    oracle: Callable[..., Tensor] = case.oracle
+    x, mask = draw(2, 12, WIDTH), draw_mask(2, 12)
     for grid in ((3, 4), (4, 3), (1, 12), (12, 1)):
-        agree(block, partial(block, grid=grid), partial(case.oracle, block, grid=grid), x, f"{case} on {grid}")
-        if block.reads_mask:
-            y, wanted = block(x, grid=grid, mask=mask), case.oracle(block, x, grid=grid, mask=mask)
+        agree(module, partial(block, grid=grid), partial(oracle, block, grid=grid), x, f"{case} on {grid}")
+        if module.reads_mask:
+            y, wanted = block(x, grid=grid, mask=mask), oracle(block, x, grid=grid, mask=mask)
             assert_close(y[mask], wanted[mask], x.dtype, f"{case} on {grid}, masked")
             changed = block(x.masked_fill(~mask[:, :, None], 9.0), grid=grid, mask=mask)
             assert torch.equal(changed[mask], y[mask]), "padding is read"
     for place in ({}, {"grid": (3, 5)}):
-        with pytest.raises(InputError, match=f"{type(block).__name__}: .* grid"):
+        with pytest.raises(InputError, match=f"{type(module).__name__}: .* grid"):
             block(x, **place)
 
 

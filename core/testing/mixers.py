@@ -36,7 +36,7 @@ def matches_oracle(case: MixerCase) -> None:
             agree(
                 mixer,
                 partial(mixer, mask=mask, pair_mask=pairs, **case.place(n)),
-                partial(case.oracle, mixer, mask=mask, pair_mask=pairs, **case.place(n)),
+                partial(_oracle(case), mixer, mask=mask, pair_mask=pairs, **case.place(n)),
                 x,
                 f"{case}, {n} tokens, mask {masked}, pair_mask of {axes} axes",
             )
@@ -106,7 +106,7 @@ def takes_packed_rows(case: MixerCase) -> None:
 def is_causal_when_asked(case: MixerCase) -> None:
     """Changing token r changes what it changes in the oracle, and leaves the rest, if causal the earlier, bit-equal."""
     mixer, x, place = case.sized(9), draw(2, 9, WIDTH), case.place(9)
-    causal, oracle = bool(getattr(mixer, "causal", False)), partial(case.oracle, **place)
+    causal, oracle = bool(getattr(mixer, "causal", False)), partial(_oracle(case), **place)
     pairs = torch.ones(9, 9, dtype=torch.bool)
     mask = torch.ones(2, 9, dtype=torch.bool)
     can = mixer.capabilities
@@ -194,7 +194,7 @@ def is_told_its_grid(case: MixerCase) -> None:
         mask = draw_mask(3, 12) if module.capabilities.masked else None
         for given in (None, mask):
             mixer = partial(module, mask=given, grid=grid)
-            wanted = partial(case.oracle, module, mask=given, pair_mask=None, grid=grid)
+            wanted = partial(_oracle(case), module, mask=given, pair_mask=None, grid=grid)
             agree(module, mixer, wanted, x, f"{case} on {grid}")
         order = torch.tensor([2, 0, 1])
         assert_close(module(x[order], grid=grid), module(x, grid=grid)[order], x.dtype, f"{case}, another order")
@@ -256,6 +256,11 @@ def _one_by_one(mixer: torch.nn.Module, offsets: Tensor, rows: Tensor) -> Tensor
     parameters = {name: p.double() for name, p in mixer.named_parameters()}
     pieces = [rows[a:b][None] for a, b in pairwise(offsets.tolist())]
     return torch.cat([torch.func.functional_call(mixer, parameters, (piece,))[0] for piece in pieces])
+
+
+def _oracle(case: MixerCase) -> Callable[..., Tensor]:
+    """Of a case, with a grid or without."""
+    return case.oracle
 
 
 def _surrounded(case: MixerCase, n: int, extra: int) -> tuple[Tensor, dict[str, Any]]:

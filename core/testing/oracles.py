@@ -24,6 +24,8 @@ class MixerOracle(Protocol):
 
 
 TokenOracle = Callable[[Any, Tensor], Tensor]
+GridOracle = Callable[..., Tensor]
+"""Either of a block that needs a grid, with the argument ``grid``."""
 
 
 def readable_keys(i: int, n: int, causal: bool, key_mask: Tensor | None, pair_mask: Tensor | None) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.testing.oracles import ACTIVATION_ORACLES, TokenOracle, layernorm, linear
+from core.testing.oracles import ACTIVATION_ORACLES, GridOracle, TokenOracle, layernorm, linear
 
 
 def _activated(module: Any, x: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def experts(module: Any, x: Tensor) -> Tensor:
     return (y if module.bias is None else y + module.bias.double()).view(x.shape)
 
 
-FEEDFORWARD_ORACLES: dict[str, TokenOracle] = {
+FEEDFORWARD_ORACLES: dict[str, TokenOracle | GridOracle] = {
     "activator": activator,
     "experts": experts,
     "glu": glu,

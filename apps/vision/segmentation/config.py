@@ -41,6 +41,9 @@ class ModelConfig:
     context: Literal["fused", "last", "none"] = "fused"
     """What the head's branches of several dilations read: the fused features of all stages (DAFormer), those of the
     last stage alone, or nothing, the features being fused by one 1 x 1 convolution (SegFormer)."""
+    embedding: Literal["linear", "convolution"] = "linear"
+    """How the head brings features to its width: a linear map (DAFormer, SegFormer's authors), or a convolution without
+    bias, a norm and ReLU (SegFormer in mmsegmentation)."""
     head_width: int = 256
     """Channels inside the head."""
     dilations: tuple[int, ...] = (1, 6, 12, 18)

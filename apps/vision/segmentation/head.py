@@ -1,6 +1,7 @@
 """The heads: features of all stages, fused at the finest grid, to logits (DAFormer, arXiv 2111.14887; SegFormer).
 
     z_i = up(W_i F_i + b_i)                                  every feature to C channels, bilinearly to the first grid
+                                                             (or, with a norm, up(relu(norm(W_i F_i))))
     fused  y = bottleneck(branches(z_1, ..., z_n))           1 x 1 and dilated 3 x 3, side by side; 3 x 3
     last   y = fuse(z_1, ..., bottleneck(branches(F_n)))     1 x 1; the last feature by the branches alone
     none   y = fuse(z_1, ..., z_n)                           SegFormer
@@ -50,6 +51,20 @@ class ConvNorm(nn.Module):
         return to_map(F.relu(self.norm(to_tokens(x))), (x.shape[2], x.shape[3]))
 
 
+class Embedding(nn.Linear):
+    """A linear map of every cell of a map."""
+
+    def forward(self, input: Map) -> Map:
+        """A map of other channels on the same grid."""
+        return to_map(super().forward(to_tokens(input)), (input.shape[2], input.shape[3]))
+
+
+def _embedding(channels: int, config: ModelConfig) -> nn.Module:
+    if config.embedding == "linear":
+        return Embedding(channels, config.head_width)
+    return ConvNorm(channels, config.head_width, config, dilation=0)
+
+
 class Context(nn.Module):
     """Branches of several dilations side by side, and the 3 x 3 convolution that makes one of them."""
 
@@ -97,7 +112,7 @@ class Head(nn.Module):
         super().__init__()
         width = config.head_width
         embedded = config.widths[:-1] if config.context == "last" else config.widths
-        self.embeddings = nn.ModuleList(nn.Linear(channels, width) for channels in embedded)
+        self.embeddings = nn.ModuleList(_embedding(channels, config) for channels in embedded)
         self.context: Context | None = None
         self.fuse: ConvNorm | None = None
         if config.context != "none":
@@ -111,8 +126,8 @@ class Head(nn.Module):
     def forward(self, features: Sequence[Map]) -> Float[Tensor, "B K H W"]:
         """Logits of features that get coarser."""
         grid = (features[0].shape[2], features[0].shape[3])
-        pairs = zip(self.embeddings, features, strict=False)  # a last one may have the context alone
-        maps = [to_map(e(to_tokens(f)), (f.shape[2], f.shape[3])) for e, f in pairs]
+        # The last feature may have the context alone.
+        maps = [embed(feature) for embed, feature in zip(self.embeddings, features, strict=False)]
         if self.fuse is None:
             assert self.context is not None
             y = self.context(_joined([_enlarged(z, grid) for z in maps]))
@@ -124,7 +139,7 @@ class Head(nn.Module):
     @staticmethod
     def _fused(maps: Sequence[Map], grid: Grid, fuse: ConvNorm) -> Map:
         """``fuse`` of the enlarged maps, multiplied before they are enlarged."""
-        weights = fuse.conv.weight.split([z.shape[1] for z in maps], dim=1)
+        weights = torch.split(fuse.conv.weight, [z.shape[1] for z in maps], dim=1)
         parts = [_enlarged(F.conv2d(z, weight), grid) for z, weight in zip(maps, weights, strict=True)]
         total = parts[0]
         for part in parts[1:]:

@@ -80,13 +80,13 @@ class Segmentor(nn.Module):
 
         >>> for line in Segmentor(19, ModelConfig()).describe()[:4]:
         ...     line
-        'stage 1, stride 4, width 32, 2 blocks, 159,840 parameters'
+        'stage 1, stride 4, width 32, 2 blocks, 164,096 parameters'
         '  transition, 4,800 parameters'
-        '  mixer sra, pre layernorm, 69,984 parameters'
-        '  feedforward mixffn, pre layernorm, 9,824 parameters'
+        '  mixer sra, pre layernorm, 69,920 parameters'
+        '  feedforward mixffn, pre layernorm, 9,696 parameters'
         """
         lines = []
-        for index, (stage, depth) in enumerate(zip(self.encoder.stages, self.config.depths, strict=True)):
+        for index, (stage, depth) in enumerate(zip(self.encoder.parts(), self.config.depths, strict=True)):
             name = f"stage {index + 1}, stride {4 * 2**index}, width {stage.stack.width}, {depth} blocks"
             lines += [_line(name, stage), _line("  transition", stage.transition)]
             lines += [f"  {sublayer}" for sublayer in stage.stack.describe()[:SUBLAYERS]]
