@@ -126,13 +126,8 @@ def gaussian_blur(images: Float32[Tensor, "B 3 H W"], sigma: Float32[Tensor, "B"
 
     The kernel's side is the largest odd number up to ⌈side / 10⌉, as released (51 for 512); of it only what lies within
     seven deviations is computed: the rest is below 1e-10.
-
-    Raises:
-        InputError: images of fewer pixels than the kernel reaches over.
     """
     reaches = [min(kernel_size(side) // 2, math.ceil(7 * float(sigma.max()))) for side in images.shape[-2:]]
-    if reaches[0] >= images.shape[-2] or reaches[1] >= images.shape[-1]:
-        raise InputError(f"images of {images.shape[-2]} x {images.shape[-1]} are too small to blur")
     blurred = images.transpose(0, 1)  # (3, B, H, W): each image is a group of the convolution
     for axis, reach in zip((-2, -1), reaches, strict=True):
         steps = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)

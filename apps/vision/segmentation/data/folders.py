@@ -297,9 +297,10 @@ def _dark_zurich(path: Path) -> Iterator[Found]:
 
 
 def _anon(path: Path, file: Path, split: str, group: str, domain: str) -> Found:
+    place = file.relative_to(path / "rgb_anon").parent
     stem = file.name.removesuffix("_rgb_anon.png")
-    label = path / "gt" / file.relative_to(path / "rgb_anon").parent / f"{stem}_gt_labelTrainIds.png"
-    return Found(stem, file, label if label.exists() else None, _scored(split), group, domain)
+    label = path / "gt" / place / f"{stem}_gt_labelTrainIds.png"
+    return Found(f"{place.as_posix()}/{stem}", file, label if label.exists() else None, _scored(split), group, domain)
 
 
 def _flat(images: str, labels: str) -> Callable[[Path], Iterator[Found]]:

@@ -57,7 +57,8 @@ def open_domains(source: Source) -> tuple[Domain, Domain]:
         InputError: a folder, layout or domain that is not there; no target is named.
     """
     data, target = source.data, source.target or source.data
-    if source.target is None and source.source_domain is None and source.target_domain is None and data != NAME:
+    unnamed = source.target is None and source.source_domain is None and source.target_domain is None
+    if unnamed and not data.startswith("synthetic:"):
         mend = "give --target, or --source-domain and --target-domain"
         raise InputError("there is a source and no target to adapt to", where=data, mend=mend)
     of_source = _open(data, source.source_domain or (_DAY if data == NAME else None), source.layout, None)
