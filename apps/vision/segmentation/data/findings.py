@@ -59,9 +59,11 @@ def inspect(source: Domain, target: Domain, *, progress: Progress | None = None)
         findings.append(from_error(error, "classes"))
         other = {}
     looks = _looks({"source": own, "target": other}, len(source.classes), progress)
-    for (side, split), seen in looks.items():
-        findings += (one for look in seen for one in look.findings)
-        findings += _of_values(seen, f"{side} {split}", source.classes)
+    findings += (one for seen in looks.values() for look in seen for one in look.findings)
+    for side in ("source", "target"):
+        findings += _of_values(
+            [one for (of, _), seen in looks.items() if of == side for one in seen], side, source.classes
+        )
     for side in ("source", "target"):
         findings += _shared({split: seen for (of, split), seen in looks.items() if of == side}, side)
     of_source, of_target = looks.get(("source", "train"), []), looks.get(("target", "train"), [])
@@ -172,7 +174,7 @@ def _between(source: Sequence[Look], target: Sequence[Look]) -> Iterator[Finding
 
 
 def _of_values(looks: Sequence[Look], split: str, classes: Classes) -> Iterator[Finding]:
-    """What the values of all labels of a split say together."""
+    """What the values of all labels of a domain say together."""
     labels = [look.item.label for look in looks if isinstance(look.item, Labelled) and look.values]
     first = next((label for label in labels if isinstance(label, LabelFile)), None)
     if first is None:
@@ -201,7 +203,7 @@ def _of_zero(values: set[int], labels: LabelMap, classes: Classes, where: str, s
     if count in values and labels.ids.get(count) is None:
         what = f"ids reach {count} where the last of {count} classes is {count - 1}: do they begin at 1?"
         yield _said("error", "reduce-zero", what, where, split, mend)
-    elif 0 not in values and values & set(range(1, count)):
+    elif 0 not in values and values & set(range(1, count)) and split == "source":
         what = f"no label holds 0, the class {classes.names[0]!r}: do the ids begin at 1?"
         yield _said("warning", "reduce-zero", what, where, split, mend)
     elif classes.names[0].casefold() in _NOTHING:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from apps.vision.segmentation.data.batches import sizes_differ
 from apps.vision.segmentation.data.items import Item, Labelled
-from apps.vision.segmentation.data.pictures import Header, ImageFile, LabelFile, refuse_form
+from apps.vision.segmentation.data.pictures import Header, ImageFile, LabelFile, Picture, refuse_form
 from apps.vision.segmentation.data.rare import class_counts
 from core.command import Finding, from_error
 from core.errors import InputError
@@ -64,11 +64,8 @@ def look_at(item: Item, split: str, classes: int) -> Look:
     counts: Int64[np.ndarray, "K"] | None = None
     values: tuple[int, ...] = ()
     if isinstance(item, Labelled):
-        try:
-            counts, values, found = _label(item, split, classes, None if pixels is None else pixels.shape[:2])
-            findings += found
-        except InputError as error:
-            findings.append(from_error(error, "label", split=split))
+        counts, values, found = _label(item.label, split, classes, None if pixels is None else pixels.shape[:2])
+        findings += found
     light, colour = _light(pixels)
     size = None if pixels is None else (pixels.shape[0], pixels.shape[1])
     return Look(item, size, light, colour, counts, values, digest, tuple(findings))
@@ -107,26 +104,27 @@ def _of_header(item: Item, split: str) -> Iterator[Finding]:
 
 
 def _label(
-    item: Labelled, split: str, classes: int, size: tuple[int, ...] | None
-) -> tuple[Int64[np.ndarray, "K"], tuple[int, ...], list[Finding]]:
-    label = item.label
+    label: Picture, split: str, classes: int, size: tuple[int, ...] | None
+) -> tuple[Int64[np.ndarray, "K"] | None, tuple[int, ...], list[Finding]]:
     values: tuple[int, ...] = ()
-    if isinstance(label, LabelFile):
-        stored = label.values()
-        if size is not None and stored.shape[:2] != size:
-            raise sizes_differ(size, stored.shape[:2], label.where)
-        if stored.ndim == 2:
-            values = tuple(np.unique(stored)[:256].tolist())
-        counts = class_counts(label.labels.decode(stored, label.where), classes)
-    else:
-        counts = class_counts(label.read(), classes)
-    found = []
-    if not counts[:-1].sum():
-        what, mend = "nothing in it is labelled", "leave it out, or correct the ids in classes.json"
-        found.append(
-            Finding(severity="warning", kind="unlabelled", what=what, where=label.where, split=split, mend=mend)
-        )
-    return counts, values, found
+    try:
+        if isinstance(label, LabelFile):
+            stored = label.values()
+            if stored.ndim == 2:
+                values = tuple(np.unique(stored)[:256].tolist())
+            if size is not None and stored.shape[:2] != size:
+                raise sizes_differ(size, stored.shape[:2], label.where)
+            train_ids = label.labels.decode(stored, label.where)
+        else:
+            train_ids = label.read()
+    except InputError as error:
+        return None, values, [from_error(error, "label", split=split)]
+    counts = class_counts(train_ids, classes)
+    if counts[:-1].sum():
+        return counts, values, []
+    what, mend = "nothing in it is labelled", "leave it out, or correct the ids in classes.json"
+    found = Finding(severity="warning", kind="unlabelled", what=what, where=label.where, split=split, mend=mend)
+    return counts, values, [found]
 
 
 def _light(pixels: NDArray[Any] | None) -> tuple[Int64[np.ndarray, "256"], NDArray[np.float64]]:
