@@ -9,7 +9,14 @@
 from core.optim.config import OptimConfig
 from core.optim.optimizer import KINDS, Optimizer, Rule
 from core.optim.routing import DECAYED, ROLES, Routed, Routing, route
-from core.optim.schedule import Schedule, ScheduleConfig, constant, hold_anneal, warmup_cosine
+from core.optim.schedule import (
+    Schedule,
+    ScheduleConfig,
+    constant,
+    hold_anneal,
+    warmup_cosine,
+    warmup_times_linear,
+)
 
 __all__ = [
     "DECAYED",
@@ -26,4 +33,5 @@ __all__ = [
     "hold_anneal",
     "route",
     "warmup_cosine",
+    "warmup_times_linear",
 ]

@@ -12,6 +12,12 @@ at step ``total`` (Loshchilov and Hutter, arXiv 1608.03983, without restarts)::
 extended peak of Squeezeformer, arXiv 2206.00888; ``power=0.5, hold=0`` is that of arXiv 1706.03762)::
 
     factor = max(floor, (warmup / (step - hold)) ** power)        after step warmup + hold
+
+``warmup_times_linear``: a line from 1 to ``floor`` over the whole run, multiplied by another that rises from 1e-6 to 1
+over the first ``warmup`` steps (the polynomial schedule of power 1 of mmsegmentation 0.16, as DAFormer, arXiv
+2111.14887, has it); its peak is below 1::
+
+    factor = (1 - (1 - floor) * step / total) * (1 - (1 - step / warmup) * (1 - 1e-6))
 """
 
 from __future__ import annotations
@@ -25,6 +31,9 @@ from typing import Literal
 from core.errors import InputError, nearest
 
 Schedule = Callable[[int], float]
+
+FIRST = 1e-6
+"""Where the rising line of ``warmup_times_linear`` begins."""
 
 
 def constant(step: int) -> float:
@@ -75,20 +84,37 @@ def hold_anneal(step: int, *, warmup: int, hold: int, power: float = 1.0, floor:
     return max(floor, float((warmup / (step - hold)) ** power))
 
 
+def warmup_times_linear(step: int, *, warmup: int, total: int, floor: float = 0.0) -> float:
+    """A line down to ``floor`` at step ``total``, where it stays, times a line up over the first ``warmup`` steps.
+
+    Args:
+        step: optimiser steps taken so far, from 0.
+        warmup: steps of the warm-up; 0 for none.
+        total: steps of the whole run.
+        floor: the factor at the end, between 0 and 1.
+
+    >>> [round(warmup_times_linear(step, warmup=2, total=8), 3) for step in range(10)]
+    [0.0, 0.438, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0.0, 0.0]
+    """
+    falling = 1 - (1 - floor) * min(step, total) / total
+    return falling * (1 - (1 - step / warmup) * (1 - FIRST)) if step < warmup else falling
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """Which schedule, in shares of a run whose length is known later."""
 
-    name: Literal["constant", "hold_anneal", "warmup_cosine"] = "warmup_cosine"
+    name: Literal["constant", "hold_anneal", "warmup_cosine", "warmup_times_linear"] = "warmup_cosine"
     """How the learning rate changes over the run."""
     warmup: float = 0.05
-    """Share of the steps spent warming up (warmup_cosine, hold_anneal)."""
+    """Share of the steps spent warming up (all but constant)."""
     hold: float = 0.3
     """Share of the steps at the peak (hold_anneal)."""
     power: float = 1.0
     """How fast the learning rate falls: with this power of the step (hold_anneal)."""
     floor: float = 0.0
-    """Least factor on the learning rate after the peak (warmup_cosine, which ends there; hold_anneal)."""
+    """Least factor on the learning rate after the peak (warmup_cosine and warmup_times_linear, which end there;
+    hold_anneal)."""
 
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:
@@ -132,8 +158,13 @@ def _build_hold_anneal(config: ScheduleConfig, total: int) -> Schedule:
     return factor
 
 
+def _build_warmup_times_linear(config: ScheduleConfig, total: int) -> Schedule:
+    return partial(warmup_times_linear, warmup=round(config.warmup * total), total=total, floor=config.floor)
+
+
 SCHEDULES: dict[str, Callable[[ScheduleConfig, int], Schedule]] = {
     "constant": _build_constant,
     "hold_anneal": _build_hold_anneal,
     "warmup_cosine": _build_warmup_cosine,
+    "warmup_times_linear": _build_warmup_times_linear,
 }

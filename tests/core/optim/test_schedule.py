@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from core.errors import InputError
-from core.optim import ScheduleConfig, constant, hold_anneal, warmup_cosine
+from core.optim import ScheduleConfig, constant, hold_anneal, warmup_cosine, warmup_times_linear
 
 
 def test_warmup_cosine_values():
@@ -102,3 +102,13 @@ def test_config_counts_in_shares():
 def test_nonsense_is_refused(fields):
     with pytest.raises(InputError, match=next(iter(fields))):
         ScheduleConfig(**fields)
+
+
+def test_warmup_times_linear_as_logged_by_daformer():
+    # "lr" in the authors' training log (lhoyer/DAFormer, issues 7 and 11): line n is step n - 1, base rate 6e-5.
+    schedule = ScheduleConfig(name="warmup_times_linear", warmup=1500 / 40000).build(40000)
+    logged = {50: 1.958e-6, 100: 3.950e-6, 200: 7.920e-6, 250: 9.898e-6, 3950: 5.408e-5, 4000: 5.400e-5}
+    for line, rate in logged.items():
+        assert 6e-5 * schedule(line - 1) == pytest.approx(rate, rel=3e-4)
+    assert schedule(0) == pytest.approx(1e-6)
+    assert warmup_times_linear(10, warmup=0, total=10, floor=0.25) == 0.25
