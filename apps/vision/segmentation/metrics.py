@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float, Float64, Int, Int64, Shaped
+from jaxtyping import Float, Float64, Int64, Integer, Shaped
 from numpy.typing import NDArray
 
 from apps.vision.segmentation.data.classes import IGNORE
@@ -30,7 +30,7 @@ from core.evaluation.metrics import Metric
 
 
 def confusion(
-    label: Int[np.ndarray, "H W"], prediction: Int[np.ndarray, "H W"], classes: int
+    label: Integer[np.ndarray, "H W"], prediction: Integer[np.ndarray, "H W"], classes: int
 ) -> Int64[np.ndarray, "C C"]:
     """Pixels by true class (row) and predicted class (column); what is not labelled is left out.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from apps.vision.segmentation.data.classes import IGNORE, Classes, LabelMap, colours_for
 from apps.vision.segmentation.data.items import SPLITS, Domain, Item, Labelled, View
@@ -18,6 +18,7 @@ from apps.vision.segmentation.data.pictures import ImageFile, LabelFile
 from core.errors import InputError, nearest
 
 
+@runtime_checkable
 class SegDataset(Protocol):
     """What is used of a dataset of mmsegmentation."""
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -38,17 +39,20 @@ _TURNED = (5, 6, 7, 8)
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, OverflowError, struct.error, zlib.error)
 
 
-class Picture(Protocol):
+class Picture(ABC):
     """Something that can be looked at: a file, or a picture that we draw."""
 
     @property
+    @abstractmethod
     def where(self) -> str:
         """The file, or what stands for it, in errors."""
 
     @property
+    @abstractmethod
     def size(self) -> tuple[int, int]:
         """Height and width, without decoding."""
 
+    @abstractmethod
     def read(self) -> UInt8[np.ndarray, "H W *C"]:
         """``(H, W, 3)`` RGB of an image; ``(H, W)`` train ids of a label. Not to be written to.
 
@@ -56,6 +60,7 @@ class Picture(Protocol):
             InputError: it cannot be read, or is not what it should be.
         """
 
+    @abstractmethod
     def digest(self) -> bytes:
         """Of everything that decides :meth:`read`."""
 
@@ -86,7 +91,7 @@ class Header:
 
 
 @dataclass(frozen=True)
-class ImageFile:
+class ImageFile(Picture):
     """An image on disk."""
 
     path: Path
@@ -116,7 +121,7 @@ class ImageFile:
 
 
 @dataclass(frozen=True)
-class LabelFile:
+class LabelFile(Picture):
     """A label on disk, with the map from its values to train ids."""
 
     path: Path

@@ -92,6 +92,26 @@ def load_adaptation(source: Source | None = None) -> Adaptation:
     return paired_domains(own, other, name=named.name)
 
 
+def load_supervised(source: Source) -> Adaptation:
+    """The target alone, as source and target, with the labels of its training images, in the source's classes.
+
+    This is what adaptation is measured against, and the only way to those labels.
+
+    Raises:
+        InputError: also where the target's training images have no labels.
+    """
+    own, other = open_domains(source)
+    _refuse([*own.faults, *other.faults])
+    if own.classes is None:
+        raise InputError("nothing says which classes there are", where=own.name, mend="write classes.json there")
+    if not other.labelled("train"):
+        mend = "training on the target's labels needs them; adapt, or train on the source alone"
+        raise InputError("there is no labelled image in 'train'", where=other.name, mend=mend)
+    splits = {split: items for split in SPLITS if (items := carried(other, split, own.classes))}
+    labelled = replace(other, classes=own.classes, splits=splits)
+    return paired_domains(labelled, labelled, name=f"{source.name}, labels of the target")
+
+
 def paired_domains(source: Domain, target: Domain, *, name: str) -> Adaptation:
     """Both in the classes of the source; target labels are in ``scored`` only, and never those of its ``train``.
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from apps.vision.segmentation.data.canvas import FAR, Camera, Canvas, Paint
 from apps.vision.segmentation.data.items import Domain, Labelled
+from apps.vision.segmentation.data.pictures import Picture
 from apps.vision.segmentation.data.scenery import CLASSES, SKY, Scene, draw_scene
 from core.errors import InputError, nearest
 
@@ -97,7 +98,7 @@ _NUMBER = {name: index for index, name in enumerate(LOOKS)}
 
 
 @dataclass(frozen=True)
-class Frame:
+class Frame(Picture):
     """A frame of the world as :class:`.pictures.Picture`: its image or its label."""
 
     domain: str

@@ -89,6 +89,7 @@ def test_pairs_and_intervals():
     assert estimate.units == 40
 
 
+@pytest.mark.untyped
 def test_what_does_not_fit():
     with pytest.raises(InputError, match="different size"):
         confusion(np.zeros((2, 3), dtype=int), np.zeros((3, 2), dtype=int), 2)
