@@ -17,7 +17,7 @@ DEMO := runs/demo
 BENCH := runs/bench
 # The second run of the tests: shapes and types of every call are held against the annotations.
 TYPED := core,apps,beartype.beartype
-TYPED_TESTS := $(addprefix tests/core/,attention convolution feedforward kernels layout norm optim position test_sequence.py) \
+TYPED_TESTS := $(addprefix tests/core/,attention convolution feedforward kernels layout norm optim position rewrite test_sequence.py) \
   $(addprefix tests/apps/tabular/prediction/test_,mixing.py model.py task.py weights.py) \
   $(addprefix tests/apps/asr/test_,augment.py decoding.py features.py inference.py initialisation.py model.py) \
   $(addprefix tests/apps/asr/test_,reduction.py subsampling.py task.py windows.py) \

@@ -67,6 +67,8 @@ class RewriteArguments:
     """As for train; the data that the run was trained on unless given."""
     split: str = "test"
     """Split whose metrics are compared; passes that search look at valid alone."""
+    metric: str | None = None
+    """Metric of the valid split by which passes that search go; the application's first unless given."""
     json: Path | None = None
     """Also write the report to this file."""
 
@@ -117,7 +119,7 @@ def rewrite_run(application: Application[Any, Any, M], argv: Sequence[str]) -> N
     _check_same(application.facts(source, data)["digest"], facts["digest"], line)
     with only_writer(line.out):
         model = application.open(run)
-        after, done = rewritten(application, model, data, steps)
+        after, done = rewritten(application, model, data, steps, metric=line.metric)
         report = _report(application, (model, after), data, line.split, done)
         made = RunDirectory.create(line.out, config, task=application.name)
         claim_data(made, facts)
@@ -150,29 +152,39 @@ def parse_step(text: str) -> Step:
 
 
 def rewritten(
-    application: Application[Any, Any, M], model: M, data: Any, steps: Sequence[Step]
+    application: Application[Any, Any, M], model: M, data: Any, steps: Sequence[Step], *, metric: str | None = None
 ) -> tuple[M, list[list[Rewritten[nn.Module]]]]:
     """The model with every network rewritten, and what each step did to each network.
 
+    Args:
+        application: of the model.
+        model: stays as it is.
+        data: whose valid split passes look at.
+        steps: in their order.
+        metric: by which passes that search go; the application's first unless given.
+
     Raises:
-        InputError: a pass that does not fit.
+        InputError: a pass that does not fit, or no such metric.
     """
     networks, records, done = [], [], []
-    first, metric = next(iter(application.metrics(data).items()))
+    known = application.metrics(data)
+    chosen = next(iter(known)) if metric is None else metric
+    if chosen not in known:
+        raise InputError(f"there is no metric {chosen!r}", where="--metric", mend=nearest(chosen, [*known]))
 
     def cost(network: nn.Module) -> float:
         alone = application.rewritten(model, [network], [()])
-        value = application.score(alone, data, "valid").measures[first].value
-        return -value if metric.greater_is_better else value
+        value = application.score(alone, data, "valid").measures[chosen].value
+        return -value if known[chosen].greater_is_better else value
 
     evidence = Evidence(run=application.probe(model, data, "valid"), cost=cost)
-    for network, known in zip(model.networks, model.rewrites, strict=True):
+    for network, before in zip(model.networks, model.rewrites, strict=True):
         of_one: list[Rewritten[nn.Module]] = []
         for step in steps:
             of_one.append(rewrite(network, step.name, step.options, evidence))
             network = of_one[-1].model
         networks.append(network)
-        records.append([*known, *(each.rewrite for each in of_one)])
+        records.append([*before, *(each.rewrite for each in of_one)])
         done.append(of_one)
     return application.rewritten(model, networks, records), done
 

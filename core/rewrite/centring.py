@@ -36,7 +36,8 @@ from core.layout.recode import Centre, Compress, Restore
 from core.norm import CRMSNorm, Identity, LayerNorm, Norm, RMSNorm
 from core.rewrite.base import Evidence, ModuleT, NoOptions, Pass, Status
 from core.rewrite.decisions import block_at, part, whole
-from core.rewrite.fold import assign_, exclusive_readers, fold_norm_, fold_scale_, reads, relabel_, writes
+from core.rewrite.fold import assign_, exclusive_readers, fold_norm_, fold_scale_, reads, writes
+from core.rewrite.stacks import relabelled
 
 
 @runtime_checkable
@@ -99,7 +100,7 @@ class ToRMSNorm(Pass[NoOptions]):
                 raise InputError(possible.why, where=str(path), mend=possible.mend)
             whole(first, possible, len(stack.order) - 1, self.name)
             self._convert(stack, first)
-        relabel_(converted)
+        relabelled(converted)
         return converted
 
     def statuses(self, decision: Mapping[str, Any]) -> Status:

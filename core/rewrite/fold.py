@@ -15,7 +15,6 @@ itself, and stay, as does the outer one of ``peri``. Computed in float64 and rou
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -27,11 +26,12 @@ from core.attention import Mixer
 from core.convolution import ConvolutionModule
 from core.errors import InputError
 from core.feedforward import FeedForward
-from core.layout import Entry, Residual, Stack
+from core.layout import Residual
 from core.norm import NORMS, BatchNorm, Identity, Norm, PRepBN, UnifiedNorm
 from core.norm.base import fold_affine
 from core.rewrite.base import Evidence, ModuleT, NoOptions, Pass, blocks_of
 from core.rewrite.decisions import block_at, part
+from core.rewrite.stacks import name_of, relabelled
 
 _BATCH = (BatchNorm, PRepBN, UnifiedNorm)
 
@@ -62,7 +62,7 @@ class Fold(Pass[NoOptions]):
 def foldable(model: nn.Module) -> dict[str, Any]:
     """What can be folded, as the decision of :class:`Fold`.
 
-    >>> from core.layout import build
+    >>> from core.layout import Entry, build
     >>> foldable(build((Entry("feedforward", "mlp", {"hidden": 8}, norm="prepbn", scale=True),), width=4))
     {'scales': ['sublayers.0'], 'norms': {'sublayers.0': 'prepbn'}, 'convolutions': {}}
     """
@@ -72,9 +72,9 @@ def foldable(model: nn.Module) -> dict[str, Any]:
         if sublayer.scale is not None:
             scales.append(path)
         if sublayer.placement in ("pre", "peri") and _has_affine(sublayer.norms[0]):
-            norms[path] = _name(sublayer.norms[0])
+            norms[path] = name_of(sublayer.norms[0], NORMS)
     convolutions = {
-        path: _name(module.norm)
+        path: name_of(module.norm, NORMS)
         for path, module in blocks_of(model, ConvolutionModule).items()
         if isinstance(module.norm, _BATCH)
     }
@@ -93,15 +93,15 @@ def fold_(model: nn.Module, decision: Mapping[str, Any]) -> None:
             raise InputError("has no input scale that can be folded", where=str(path))
         fold_scale_(fitting[path])
     for path, name in part(decision, "norms", dict, "fold").items():
-        if path not in fitting or not fitting[path].norms or _name(fitting[path].norms[0]) != name:
+        if path not in fitting or not fitting[path].norms or name_of(fitting[path].norms[0], NORMS) != name:
             raise InputError(f"has no {name} that can be folded", where=str(path))
         fold_norm_(fitting[path])
     for path, name in part(decision, "convolutions", dict, "fold").items():
         module = block_at(model, path, ConvolutionModule, "convolution module")
-        if not isinstance(module.norm, _BATCH) or _name(module.norm) != name:
+        if not isinstance(module.norm, _BATCH) or name_of(module.norm, NORMS) != name:
             raise InputError(f"has no {name} that can be folded", where=str(path))
         _fold_convolution_(module, module.norm)
-    relabel_(model)
+    relabelled(model)
 
 
 def reads(block: nn.Module) -> tuple[nn.Linear, ...]:
@@ -182,31 +182,6 @@ def _fold_convolution_(module: ConvolutionModule, norm: BatchNorm | PRepBN | Uni
     module.norm = Identity(norm.width, eps=norm.eps).train(module.training)
 
 
-def relabel_(model: nn.Module) -> None:
-    """Let the entries of stacks name the norms and input scales that are there."""
-    for stack in blocks_of(model, Stack).values():
-        pairs = zip(stack.entries, stack.sublayers, strict=True)
-        stack.entries = tuple(_labelled(entry, sublayer) for entry, sublayer in pairs)
-
-
-def _labelled(entry: Entry, sublayer: nn.Module) -> Entry:
-    assert isinstance(sublayer, Residual)
-    entry = dataclasses.replace(entry, scale=sublayer.scale is not None)
-    if entry.placement != "pre":
-        return entry
-    norm, options = sublayer.norms[0], dict(entry.norm_options)
-    if _name(norm) != entry.norm:
-        options = {"eps": norm.eps}
-    if getattr(norm, "weight", norm) is None:
-        options |= {"affine": False}
-    return dataclasses.replace(entry, norm=_name(norm), norm_options=options)
-
-
 def _has_affine(norm: nn.Module) -> bool:
     """Whether there is a weight or a bias to fold, or a whole norm."""
     return isinstance(norm, _BATCH) or getattr(norm, "weight", None) is not None
-
-
-def _name(norm: nn.Module) -> str:
-    """In the table of norms."""
-    return next((name for name, kind in NORMS.items() if type(norm) is kind), type(norm).__name__)

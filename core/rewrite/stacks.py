@@ -8,13 +8,14 @@ from collections.abc import Collection, Mapping
 from torch import nn
 
 from core.errors import InputError
-from core.layout import Stack
+from core.layout import Entry, Residual, Stack
 from core.layout.build import TABLES
+from core.norm import NORMS, Norm
 from core.rewrite.base import ModuleT, blocks_of
 
 
 def relabelled(model: ModuleT) -> ModuleT:
-    """``model`` itself; where a block is not of the class that its entry names, the entry names the block's class.
+    """``model`` itself, the entries of its stacks naming the blocks, norms and input scales that are there.
 
     >>> from core.layout import Entry, build
     >>> stack = build((Entry("feedforward", "mlp", {"hidden": 8}),), 4)
@@ -23,16 +24,32 @@ def relabelled(model: ModuleT) -> ModuleT:
     'glu'
     """
     for stack in blocks_of(model, Stack).values():
-        entries = list(stack.entries)
-        for index, (entry, sublayer) in enumerate(zip(entries, stack.sublayers, strict=True)):
-            block = sublayer.block
-            assert isinstance(block, nn.Module)
-            table = TABLES[entry.kind]
-            names = [name for name, kind in table.items() if type(block) is kind]
-            if names and table[entry.name] is not type(block):
-                entries[index] = dataclasses.replace(entry, name=names[0], options={})
-        stack.entries = tuple(entries)
+        pairs = zip(stack.entries, stack.sublayers, strict=True)
+        stack.entries = tuple(_labelled(entry, sublayer) for entry, sublayer in pairs)
     return model
+
+
+def _labelled(entry: Entry, sublayer: nn.Module) -> Entry:
+    assert isinstance(sublayer, Residual)
+    block = name_of(sublayer.block, TABLES[entry.kind])
+    if block in TABLES[entry.kind] and block != entry.name:
+        entry = dataclasses.replace(entry, name=block, options={})
+    entry = dataclasses.replace(entry, scale=sublayer.scale is not None)
+    if entry.placement != "pre":
+        return entry
+    norm, options = sublayer.norms[0], dict(entry.norm_options)
+    assert isinstance(norm, Norm)
+    name = name_of(norm, NORMS)
+    if name != entry.norm:
+        options = {"eps": norm.eps}
+    if getattr(norm, "weight", norm) is None:
+        options |= {"affine": False}
+    return dataclasses.replace(entry, norm=name, norm_options=options)
+
+
+def name_of(module: nn.Module, table: Mapping[str, type[nn.Module]]) -> str:
+    """Of a module's class in a table; where it is not there, the class's own."""
+    return next((name for name, kind in table.items() if type(module) is kind), type(module).__name__)
 
 
 def shorten(stack: Stack, gone: Collection[int]) -> None:

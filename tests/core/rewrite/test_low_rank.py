@@ -105,7 +105,7 @@ def test_an_input_scale_stays_where_the_map_has_a_low_rank() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (LowRankOptions(rank=0), "positive"),
+        (LowRankOptions(rank=0.0), "positive"),
         (LowRankOptions(rank=8), "no map would be smaller"),
         (LowRankOptions(rank=2, maps=("gkv",)), "called 'gkv'; there are down, out, qkv, up"),
         (LowRankOptions(rank=2, aware=True), "evidence"),

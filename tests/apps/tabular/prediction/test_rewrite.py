@@ -72,6 +72,7 @@ def test_the_new_run_is_a_run_whose_costs_and_scores_are_those_that_were_said(tr
         (["--pass", "low_rank:rank=many"], "rank"),
         (["--pass", "low_rank", "--split", "tset"], "there is no split 'tset'; did you mean 'test'?"),
         (["--pass", "low_rank:maps=[gate]"], "no linear map is called 'gate'; there are "),
+        (["--pass", "prune", "--metric", "log_los"], "there is no metric 'log_los'; did you mean 'log_loss'?"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(trained, tmp_path, capsys, words, said):
