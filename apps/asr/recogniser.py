@@ -149,7 +149,8 @@ class Recogniser:
         """What the network is given for the first window of each recording, together: features and their lengths."""
         read = [next(pieces([each], pad_seconds=self.config.pad_seconds)).audio for each in recordings]
         lengths = torch.tensor([len(audio) for audio in read])
-        return self.features(torch.nn.utils.rnn.pad_sequence(read, batch_first=True), lengths)
+        features, frames = self.features(torch.nn.utils.rnn.pad_sequence(read, batch_first=True), lengths)
+        return features, frames
 
     def _outputs(self, audio: list[Float[Tensor, " _"]]) -> list[Float[Tensor, "_ V"]]:
         """Outputs of each signal; none of one too short for a frame."""
