@@ -13,8 +13,8 @@ gta5        ``images/*.png``, ``labels/*.png`` (the palette's index is the raw i
 synthia     ``RGB/*.png``, ``GT/LABELS/*.png``
 ========== ===========================================================================================================
 
-The domain of a table is a value of its column; of ``acdc`` and ``dark_zurich`` a condition. As the field reports it,
-the ``val`` part of a public set is what is scored: it becomes ``test``.
+The domain of a table is a value of its column; of ``acdc`` (all together if none is named) and ``dark_zurich`` a
+condition. As the field reports it, the ``val`` part of a public set is what is scored: it becomes ``test``.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def open_folder(
         raise InputError("there is no such folder", where=str(path))
     kind = detect(path) if layout == "auto" else layout
     if kind in _PUBLIC:
-        found = _of_domain(_PUBLIC[kind](path), domain, path)
+        found = _of_domain(_PUBLIC[kind](path), domain, path, together=kind == "acdc")
         return _domain(path, found, labelmaps.CITYSCAPES, _PUBLIC_MAPS[kind])
     found = _of_domain(_table(path) if kind == "table" else _plain(path), domain, path)
     return _domain(path, found, *_classes_of(path, classes))
@@ -124,10 +124,10 @@ def _classes_of(path: Path, classes: Classes | None) -> tuple[Classes | None, La
     )
 
 
-def _of_domain(found: Sequence[Found], domain: str | None, path: Path) -> list[Found]:
+def _of_domain(found: Sequence[Found], domain: str | None, path: Path, *, together: bool = False) -> list[Found]:
     names = sorted({one.domain for one in found if one.domain is not None})
     if domain is None:
-        if len(names) > 1 and any(one.domain is None or one.domain not in _CONDITIONS for one in found):
+        if len(names) > 1 and not together:
             mend = "choose with --source-domain and --target-domain"
             raise InputError(f"several domains: {', '.join(names)}", where=str(path), mend=mend)
         return list(found)
@@ -165,8 +165,9 @@ def _fault(one: Found, named: bool, labels: LabelMap | None, seen: dict[str, Pat
     if one.key in seen:
         what = f"the id {one.key!r} is also that of {seen[one.key]}"
         return _error("duplicate-id", what, one.image, one.split, "give every image an id of its own")
-    if named and one.split is None:
-        return _error("no-split", "is in no split", one.image, None, "write train, valid or test")
+    if named and one.split not in SPLITS:
+        what = "is in no split" if one.split is None else f"{one.split!r} is no split"
+        return _error("no-split", what, one.image, None, "write train, valid or test, or leave the row out")
     if not one.image.is_file():
         return _error("missing", "there is no such image", one.image, one.split, "correct the table")
     if one.label is not None and not one.label.is_file():
@@ -200,15 +201,13 @@ def _table(path: Path) -> list[Found]:
     for line, row in enumerate(rows, start=2):
         if not row["image"]:
             raise InputError(f"line {line} names no image", where=str(file))
-        split = row.get("split") or None
-        if split is not None and split.lower() not in ALIASES:
-            continue  # held out: the table has parts that nobody asked for
+        split = (row.get("split") or "").strip().lower()
         found.append(
             Found(
                 key=row.get("id") or Path(row["image"]).with_suffix("").as_posix(),
                 image=path / row["image"],
                 label=path / row["label"] if row.get("label") else None,
-                split=None if split is None else ALIASES[split.lower()],
+                split=ALIASES.get(split, split) or None,
                 group=row.get(group) or None,
                 domain=row.get("domain") or None,
             )

@@ -35,6 +35,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", "
 
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
+_PNG_END = b"IEND\xae\x42\x60\x82"
 # What Pillow's decoders raise on bytes that are no image, besides its own errors.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, OverflowError, struct.error, zlib.error)
 
@@ -261,10 +262,13 @@ def read_last_channel(path: Path) -> NDArray[Any]:
     require("cv2", "segmentation")
     import cv2
 
-    stored = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    content = np.fromfile(path, dtype=np.uint8)
+    if _PNG_END not in content[-64:].tobytes():  # OpenCV would give what there is of it
+        raise InputError("is truncated or broken (it has no end)", where=str(path), mend="copy or save it again")
+    stored = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     if stored is None or stored.ndim != 3 or stored.shape[:2] != header.size:
         what = "the label is not a PNG of three channels, as Synthia's are"
-        raise InputError(what, where=str(path), mend="is it another layout, or truncated?")
+        raise InputError(what, where=str(path), mend="name the layout that it is of")
     values: NDArray[Any] = stored[..., -1]
     return values
 

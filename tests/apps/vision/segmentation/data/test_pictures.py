@@ -134,6 +134,9 @@ def test_synthia_keeps_the_id_in_the_last_channel(tmp_path):
     pytest.importorskip("cv2")
     values = _wide_png(tmp_path / "s.png")  # red, green, blue; OpenCV's order ends with red
     assert np.array_equal(read_last_channel(tmp_path / "s.png"), values[..., 0])
+    (tmp_path / "cut.png").write_bytes((tmp_path / "s.png").read_bytes()[:-20])
+    with pytest.raises(InputError, match="truncated"):
+        read_last_channel(tmp_path / "cut.png")
     Image.fromarray(IDS).save(tmp_path / "i.png")
     with pytest.raises(InputError, match="three channels, as Synthia"):
         read_last_channel(tmp_path / "i.png")

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from apps.vision.segmentation.data.folders import open_folder
@@ -212,6 +216,35 @@ def test_faults_of_rows_are_refused_with_their_number(two_domains):
     own, other = open_domains(source)
     assert [fault.kind for fault in own.faults] == ["missing", "missing"]
     assert len(paired_domains(own, other, name="x").source["train"]) == 4
+
+
+def test_a_misspelt_split_is_not_left_out_in_silence(two_domains):
+    table = two_domains / "splits.csv"
+    table.write_text(table.read_text().replace("aa-s,day,aa,train", "aa-s,day,aa,trian"))
+    with pytest.raises(InputError, match="'trian' is no split"):
+        load_adaptation(Source(data=str(two_domains), source_domain="day", target_domain="dusk"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    head=st.lists(st.sampled_from(["image", "label", "split", "domain", "id", "sequence", "x"]), max_size=6),
+    rows=st.lists(st.lists(st.text(max_size=6) | st.sampled_from(["train", "day", "a.png"]), max_size=7), max_size=5),
+    noise=st.binary(max_size=4),
+)
+def test_any_table_is_read_or_refused(head, rows, noise, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp() / "any-table"
+    folder.mkdir(exist_ok=True)
+    (folder / "a.png").touch()
+    (folder / "classes.json").write_text('{"classes": ["a", "b"]}')
+    text = io.StringIO()
+    csv.writer(text).writerows([head, *rows])
+    (folder / "splits.csv").write_bytes(text.getvalue().encode() + noise)
+    try:
+        domain = open_folder(folder)
+    except InputError:
+        return
+    assert all(fault.severity == "error" and fault.where for fault in domain.faults)
+    assert {item.image.path for items in domain.splits.values() for item in items} <= {folder / "a.png"}
 
 
 def test_an_empty_target_is_one_line(write_set, stripes, tmp_path):
