@@ -107,18 +107,21 @@ def _label(
     label: Picture, split: str, classes: int, size: tuple[int, ...] | None
 ) -> tuple[Int64[np.ndarray, "K"] | None, tuple[int, ...], list[Finding]]:
     values: tuple[int, ...] = ()
+    kind = "unreadable-label"
     try:
         if isinstance(label, LabelFile):
             stored = label.values()
             if stored.ndim == 2:
                 values = tuple(np.unique(stored)[:256].tolist())
             if size is not None and stored.shape[:2] != size:
+                kind = "size"
                 raise sizes_differ(size, stored.shape[:2], label.where)
+            kind = "ids" if stored.ndim == 2 else "colours"
             train_ids = label.labels.decode(stored, label.where)
         else:
             train_ids = label.read()
     except InputError as error:
-        return None, values, [from_error(error, "label", split=split)]
+        return None, values, [from_error(error, kind, split=split)]
     counts = class_counts(train_ids, classes)
     if counts[:-1].sum():
         return counts, values, []

@@ -78,10 +78,15 @@ def test_faults_of_single_labels(two_domains, stripes):
     Image.fromarray(stripes(0, 1, 7)).save(labels / "ba-s.png")
     Image.fromarray(stripes(255)).save(labels / "ca-s.png")
     (labels / "da-s.png").write_bytes(b"no image")
-    said = {one.where.rsplit("/", 1)[1]: one.what for one in _found(two_domains, "label")}
-    assert set(said) == {"aa-s.png", "ba-s.png", "da-s.png"}
-    assert said["aa-s.png"] == "the label is 48 x 36, its image 96 x 72"
-    assert said["ba-s.png"] == "an id that no class has: 7"
+    Image.fromarray(np.zeros((72, 96, 3), dtype=np.uint8)).save(labels / "ea-s.png")
+    for kind, name, said in (
+        ("size", "aa-s", "the label is 48 x 36, its image 96 x 72"),
+        ("ids", "ba-s", "an id that no class has: 7"),
+        ("unreadable-label", "da-s", "is no image, or its beginning is broken"),
+        ("colours", "ea-s", "the label has three channels, and no palette says what its colours mean"),
+    ):
+        one = _only(two_domains, kind)
+        assert (one.where, one.what, one.severity) == (str(labels / f"{name}.png"), said, "error")
     assert _only(two_domains, "unlabelled").where == str(labels / "ca-s.png")
     assert not look(_source(two_domains)).ok
 
