@@ -21,7 +21,9 @@ TYPED_TESTS := $(addprefix tests/core/,attention convolution feedforward kernels
   $(addprefix tests/apps/tabular/prediction/test_,mixing.py model.py task.py weights.py) \
   $(addprefix tests/apps/asr/test_,augment.py decoding.py features.py inference.py initialisation.py model.py) \
   $(addprefix tests/apps/asr/test_,reduction.py subsampling.py task.py windows.py) \
-  $(addprefix tests/apps/asr/data/test_,audio.py dataset.py)
+  $(addprefix tests/apps/asr/data/test_,audio.py dataset.py) \
+  $(addprefix tests/apps/vision/segmentation/,data/test_augment.py data/test_batches.py data/test_geometry.py) \
+  $(addprefix tests/apps/vision/segmentation/,data/test_rare.py data/test_streets.py test_metrics.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench clean

@@ -23,6 +23,9 @@ class Arguments(Source, command.CheckArguments):
     """Report everything wrong with images and labels before training (file, reason, how to mend it), and how far the
     target is from the source. Labels of the target are looked at for this report, never for training."""
 
+    most: int | None = None
+    """Look at so many images of each split, evenly spaced, where a set is large; at all of them unless given."""
+
 
 @dataclass(frozen=True)
 class CheckResult(command.CheckResult):
@@ -50,18 +53,19 @@ class CheckResult(command.CheckResult):
         return "\n".join([*told, *([] if self.gap is None else self.gap.lines())])
 
 
-def check(source: Source, *, progress: Progress | None = None) -> CheckResult:
+def check(source: Source, *, most: int | None = None, progress: Progress | None = None) -> CheckResult:
     """Look at a source and a target; raises nothing of its own.
 
     Args:
         source: which data.
+        most: of each split, so many images evenly spaced; all where it is not given.
         progress: called with (images looked at, all images).
     """
     try:
         own, other = open_domains(source)
     except InputError as error:
         return CheckResult((from_error(error),), None, None, None)
-    found = inspect(own, other, progress=progress)
+    found = inspect(own, other, most=most, progress=progress)
     return CheckResult(found.findings, own, other, found.gap)
 
 
@@ -83,8 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: list[str]) -> int:
     arguments = parse_arguments(Arguments, argv, prog="manyformer segmentation check")
+    if arguments.most is not None and arguments.most < 1:
+        raise InputError(f"{arguments.most} is not a number of images", where="--most")
     with counted("looking", shown=not arguments.json) as told:
-        result = check(arguments, progress=told)
+        result = check(arguments, most=arguments.most, progress=told)
     return tell(result, arguments.name, arguments)
 
 

@@ -41,24 +41,29 @@ class Inspected:
     gap: Gap | None
 
 
-def inspect(source: Domain, target: Domain, *, progress: Progress | None = None) -> Inspected:
-    """Look at every image and label of both domains.
+def inspect(source: Domain, target: Domain, *, most: int | None = None, progress: Progress | None = None) -> Inspected:
+    """Look at the images and labels of both domains.
 
     Args:
         source: its labels count as those that are learned from.
         target: labels where it has them are compared and scored with, never learned from.
+        most: of each split, so many images evenly spaced; all where it is not given.
         progress: told how far it is.
     """
     findings = [*_named(source.faults, "source"), *_named(target.faults, "target"), *_of_sets(source, target)]
     if source.classes is None:
         return Inspected(tuple(findings), None)
-    own = {split: items for split in source.splits if (items := source.splits[split])}
+    own: dict[str, tuple[Item, ...]] = {split: items for split, items in source.splits.items() if items}
     try:
         other = {split: _in_classes(target, split, source.classes) for split in target.splits}
     except InputError as error:
         findings.append(from_error(error, "classes"))
         other = {}
-    looks = _looks({"source": own, "target": other}, len(source.classes), progress)
+    sides = {"source": own, "target": other}
+    if most is not None:
+        findings += _left_out(sides, most)
+        sides = {side: {split: _spaced(items, most) for split, items in of.items()} for side, of in sides.items()}
+    looks = _looks(sides, len(source.classes), progress)
     findings += (one for seen in looks.values() for look in seen for one in look.findings)
     for side in ("source", "target"):
         findings += _of_values(
@@ -77,6 +82,18 @@ def _in_classes(domain: Domain, split: str, classes: Classes) -> tuple[Item, ...
     """Items of the target with labels in the source's classes, in their order."""
     labelled = {item.key: item for item in carried(domain, split, classes)}
     return tuple(labelled.get(item.key, item) for item in domain.splits[split])
+
+
+def _spaced(items: Sequence[Item], most: int) -> tuple[Item, ...]:
+    return tuple(items[index * len(items) // most] for index in range(most)) if len(items) > most else tuple(items)
+
+
+def _left_out(sides: Mapping[str, Mapping[str, Sequence[Item]]], most: int) -> Iterator[Finding]:
+    for side, splits in sides.items():
+        for split, items in splits.items():
+            if len(items) > most:
+                what = f"{most:,} of {len(items):,} images were looked at; what is wrong with others is not told"
+                yield _said("note", "sampled", what, None, f"{side} {split}")
 
 
 def _with_labels(train: Sequence[Look], looks: Mapping[tuple[str, str], Sequence[Look]]) -> Sequence[Look]:

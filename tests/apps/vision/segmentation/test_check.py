@@ -195,3 +195,11 @@ def test_progress_counts_every_image(two_domains):
     told = []
     inspect(*open_domains(_source(two_domains)), progress=lambda done, of: told.append((done, of)))
     assert told == [(index, 12) for index in range(1, 13)]
+
+
+def test_a_sample_of_a_large_set_says_that_it_is_one(two_domains, capsys):
+    result = look(_source(two_domains), most=3)
+    assert [one.what[:9] for one in result.findings if one.kind == "sampled"] == ["3 of 6 im"]
+    assert result.gap.source.images == 3
+    assert check.main(["--most", "0"]) == 2
+    assert "--most: 0 is not a number of images" in capsys.readouterr().err
