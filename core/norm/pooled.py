@@ -49,6 +49,23 @@ def is_pooled() -> bool:
     return _rows_count is not None
 
 
+def rows_count() -> bool:
+    """Whether this process's rows count: always, outside of such a block."""
+    return _rows_count is not False
+
+
+def summed(values: Float[Tensor, "*shape"], *, counts: bool) -> Float[Tensor, "*shape"]:
+    """The sum of what all processes have, added up in float64, without a gradient.
+
+    Args:
+        values: of this process.
+        counts: False adds nothing of this process.
+    """
+    total = values.detach().double() if counts else torch.zeros_like(values, dtype=torch.float64)
+    dist.all_reduce(total)
+    return total.to(values.dtype)
+
+
 def normalise(
     rows: Float[Tensor, "n D"], weight: Float[Tensor, " D"], bias: Float[Tensor, " D"], eps: float
 ) -> tuple[Float[Tensor, "n D"], int, Float[Tensor, " D"], Float[Tensor, " D"]]:

@@ -23,7 +23,8 @@ window instead of q, e into that of the gradients, and dL/dx takes p itself for 
 Deviations from the released program: the step is told (:mod:`core.clock`); that one counts forward passes. The warm-up
 is at most a tenth of the training, which 4000 steps may exceed; likewise the first 1000 steps in which r is 1. Padding
 comes out as zeros and is left out of p, too (``masked=False``: of q alone, as released). The filter waits until the
-window is full. ``momentum`` is the weight of the newest batch, as in the other norms.
+window is full. ``momentum`` is the weight of the newest batch, as in the other norms. Where several processes train
+together, q and p are of the rows of all (:mod:`.pooled`).
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class UnifiedNorm(Norm):
 
     Raises:
         InputError: an option outside its range; in training, a forward pass before the first step was told
-            (``core.clock.advance``), or several processes.
+            (``core.clock.advance``).
 
     >>> norm = UnifiedNorm(1, eps=1e-12)
     >>> norm.at_step(0, of=100)
@@ -143,15 +144,15 @@ class UnifiedNorm(Norm):
         """Rows ``(n,D)`` in training; ``real (n,)`` says which of them are tokens."""
         if self._at is None:
             raise untold("unifiednorm")
-        if pooled.is_pooled():
-            why = "its statistics are not pooled over several processes"
-            raise InputError(why, where="unifiednorm", mend="train in one process, or use 'batchnorm'")
         tokens = rows.detach() if real is None else rows.detach()[real]
-        if len(tokens) == 0:
+        sums = torch.cat([tokens.square().sum(0), rows.new_tensor([len(tokens), len(rows)])])
+        if pooled.is_pooled():
+            sums = pooled.summed(sums, counts=pooled.rows_count())
+        count, everything = sums[-2:].tolist()
+        if count == 0:
             return rows * weight + bias
-        batch = self._observe(tokens.square().mean(0))
-        count = len(tokens) if self.masked else len(rows)
-        y: Tensor = _Normalise.apply(rows, weight, bias, self, batch, count)
+        batch = self._observe(sums[:-2] / count)
+        y: Tensor = _Normalise.apply(rows, weight, bias, self, batch, count if self.masked else everything)
         return y
 
     @torch.no_grad()
@@ -220,12 +221,13 @@ def _push(window: Tensor, row: Tensor) -> None:
 class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, norm: UnifiedNorm, batch: _Batch, count: int
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, norm: UnifiedNorm, batch: _Batch, count: float
     ) -> Tensor:
         scale = (batch.var + norm.eps).rsqrt()
         z = rows * scale
         ctx.save_for_backward(z, weight, scale, batch.ratio)
         ctx.norm, ctx.batch, ctx.count = norm, batch, count
+        ctx.pooled, ctx.rows_count = pooled.is_pooled(), pooled.rows_count()
         return z * weight + bias
 
     @staticmethod
@@ -233,6 +235,9 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, weight, scale, ratio = ctx.saved_tensors
         g = grad * (weight * ratio)
-        product = (g * z).sum(0) / ctx.count
+        product = (g * z).sum(0)
+        if ctx.pooled:
+            product = pooled.summed(product, counts=ctx.rows_count)
+        product = product / ctx.count
         by_rows = (g - ctx.norm._smoothed(product, ctx.batch) * z) * scale
         return by_rows, (grad * z).sum(0) * ratio, grad.sum(0), None, None, None

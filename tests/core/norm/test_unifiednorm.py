@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from core.clock import advance
 from core.errors import InputError
-from core.norm import BatchNorm, UnifiedNorm, pooled
+from core.norm import BatchNorm, UnifiedNorm
 from core.optim import route
 from core.testing.tolerances import draw, draw_mask
 
@@ -226,9 +226,6 @@ def test_a_resumed_training_is_the_unbroken_one() -> None:
 def test_refusals_and_roles() -> None:
     norm, x = drawn(), draw(4, WIDTH)
     with pytest.raises(InputError, match="unifiednorm: does not know how far its training has come"):
-        norm(x)
-    advance(norm, 0, 10)
-    with pooled.pooled(rows_count=True), pytest.raises(InputError, match="train in one process, or use 'batchnorm'"):
         norm(x)
     for options in ({"momentum": 0.0}, {"window": 1}, {"warmup": -1}):
         with pytest.raises(InputError, match="unifiednorm"):

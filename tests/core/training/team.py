@@ -22,7 +22,7 @@ from torch import nn
 import core.training.run
 from core.command import run
 from core.command.launch import launch
-from core.norm import BatchNorm
+from core.norm import BatchNorm, UnifiedNorm
 from core.norm.pooled import pooled
 from core.optim import OptimConfig, ScheduleConfig
 from core.training import FitSettings, Interrupted, Loader, Task, TensorBatches, fit, together
@@ -136,7 +136,7 @@ def outcome(task, result) -> dict[str, Any]:
 
 def straight(folder: Path) -> dict[str, Any]:
     """The same run by either strategy, unbroken and stopped; what a first call of two left for others to go on with."""
-    found: dict[str, Any] = {"norm": norms()}
+    found: dict[str, Any] = {"norm": norms(), "unified": unified_together()}
     for strategy in ("ddp", "fsdp"):
         with together(strategy):
             found[strategy] = outcome(*train(folder / f"{strategy}-whole"))
@@ -198,6 +198,35 @@ def norms() -> list[dict[str, Any]]:
         grads = [rows.grad, norm.weight.grad, norm.bias.grad]
         found.append({"y": y.detach(), "grads": grads, "running": [norm.running_mean, norm.running_var]})
     return found
+
+
+UNIFIED_STEPS = 9
+"""Of which the window of four batches is full, and the warm-up over, from the fifth on."""
+
+
+def unified_rows(step: int) -> torch.Tensor:
+    return (1 + step) * torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(40 + step))
+
+
+def unified(parts: tuple[int, ...], rank: int) -> list[dict[str, Any]]:
+    """Steps of a unified norm of a part of each batch; rows beyond the last part do not count."""
+    norm = UnifiedNorm(3, warmup=4, momentum=0.3).double()
+    found = []
+    for step in range(UNIFIED_STEPS):
+        norm.at_step(step, of=100)
+        norm.zero_grad()
+        rows = unified_rows(step)[: sum(parts)].split(parts)[rank].clone().requires_grad_()
+        y = norm(rows)
+        y.pow(3).sum().backward()
+        grads = [rows.grad, norm.weight.grad.clone(), norm.bias.grad.clone()]
+        state = {name: value.clone() for name, value in norm.state_dict().items()}
+        found.append({"y": y.detach(), "grads": grads, "state": state})
+    return found
+
+
+def unified_together() -> list[dict[str, Any]]:
+    with pooled(rows_count=True):
+        return unified((3, 4), dist.get_rank())
 
 
 JOBS = {"straight": straight, "onwards": onwards, "slow": slow}

@@ -165,6 +165,20 @@ def test_batch_norm_of_parts_is_that_of_the_whole(straight, team, case):
         torch.testing.assert_close(one["running"], [norm.running_mean, norm.running_var], **close)
 
 
+def test_unified_norm_of_parts_is_that_of_the_whole(straight, team):
+    """Values, all gradients and every running value and window, from the first batch to those of a full window."""
+    close = {"rtol": 1e-12, "atol": 1e-12}
+    for step, wanted in enumerate(team.unified((7,), 0)):
+        found = [one["unified"][step] for one in straight]
+        torch.testing.assert_close(torch.cat([one["y"] for one in found]), wanted["y"], **close)
+        torch.testing.assert_close(torch.cat([one["grads"][0] for one in found]), wanted["grads"][0], **close)
+        for place in (1, 2):
+            both = found[0]["grads"][place] + found[1]["grads"][place]
+            torch.testing.assert_close(both, wanted["grads"][place], **close)
+        for one in found:
+            torch.testing.assert_close(one["state"], wanted["state"], **close)
+
+
 def reached(folder: Path, step: int) -> None:
     """Wait until the slow run is at a step."""
     limit = time.monotonic() + SECONDS
