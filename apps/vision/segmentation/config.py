@@ -1,11 +1,16 @@
-"""Every setting of the network, as plain data: numbers, words and tuples of them, nothing else."""
+"""Every setting of the application, as plain data: numbers, words and nested records, nothing else."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from apps.vision.segmentation.data.augment import AugmentConfig
+from apps.vision.segmentation.data.geometry import CropConfig
+from apps.vision.segmentation.data.rare import RareClassConfig
 from core.errors import InputError
+from core.optim import OptimConfig, ScheduleConfig
+from core.training import FitSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,3 +107,113 @@ SIZES: dict[str, Size] = {
     "b5": Size(_WIDE, (3, 6, 40, 3)),
 }
 """Mix Transformers as published with SegFormer (arXiv 2105.15203); DAFormer has B5."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptationConfig:
+    """How the source's network is brought to the target. The defaults are DAFormer's, as released."""
+
+    kind: Literal["adapt", "none", "target"] = "adapt"
+    """``adapt``: the target's images take part, without labels. ``none``: the source alone, which is the lower
+    baseline. ``target``: the labels of the target's training images in place of the source's, the upper one."""
+    alpha: float = 0.999
+    """Share of the old teacher that stays at a step, in the long run."""
+    threshold: float = 0.968
+    """Probability from which on the teacher counts as confident of a pixel."""
+    test: Literal["at_least", "above"] = "at_least"
+    """Whether a probability of the threshold itself is confident (as released)."""
+    share_of: Literal["batch", "image"] = "batch"
+    """Of which pixels the share of confident ones, the weight of all pseudo-labels, is taken."""
+    ignore_top: int = 15
+    """Rows at the top of a target crop that have weight 0, for borders of the camera."""
+    ignore_bottom: int = 120
+    """Likewise at the bottom, for the hood of the car."""
+    mix_classes_of: Literal["batch", "image"] = "batch"
+    """Which source labels ClassMix draws the classes of an image from; of the batch as released, by mistake."""
+    mix_ignored: bool = True
+    """"Not labelled" is a class for ClassMix, as released; its pixels then teach nothing."""
+    mix_weight: float = 1.0
+    """Weight of the loss on mixed images."""
+    mix_ramp: float = 0.0
+    """Share of the steps during which that weight rises from 0: the teacher of an untrained network teaches noise."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """How mixed images are disturbed."""
+    distance: float = 0.005
+    """Weight of the feature distance to an ImageNet network on things; it needs ``pretrained``, and is 0 without."""
+    distance_share: float = 0.75
+    """Of a feature's cell, what a thing must fill."""
+    distance_mean: Literal["batch", "image"] = "batch"
+    """Whether cells of the batch count alike, or images."""
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "mix_ramp", "distance_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"must lie in [0, 1], got {getattr(self, name)}", where=f"adaptation.{name}")
+        if not 0.0 <= self.alpha < 1.0:
+            raise InputError(f"must lie in [0, 1), got {self.alpha}", where="adaptation.alpha")
+        for name in ("ignore_top", "ignore_bottom", "mix_weight", "distance"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"must be at least 0, got {getattr(self, name)}", where=f"adaptation.{name}")
+
+
+Watch = Literal["source_miou", "target_agreement", "target_entropy", "target_information", "last"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationConfig:
+    """Everything that decides a trained segmentor, besides the data."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network."""
+    adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
+    """From the source to the target."""
+    source: CropConfig = field(default_factory=CropConfig)
+    """Crops of the source."""
+    target: CropConfig = field(default_factory=CropConfig)
+    """Crops of the target; with ``adaptation.kind`` ``target`` they take the place of the source's."""
+    rare_classes: bool = True
+    """Draw source images by class, rare ones more often; otherwise each once an epoch."""
+    rare: RareClassConfig = field(default_factory=RareClassConfig)
+    """How they are drawn then."""
+    photometric: bool = False
+    """Jitter and blur of the source's images too, in every kind: with ``none`` the baseline that adaptation must
+    beat."""
+    photometric_augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """How much, then."""
+    mean_over: Literal["all", "labelled"] = "all"
+    """What a loss over pixels is divided by: all of them, as released, or those with a label."""
+    batch: int = 2
+    """Images of the source, and of the target, in a step."""
+    epoch_images: int | None = None
+    """Source images of an epoch, after which is evaluated; as many as there are unless given."""
+    pretrained: str | None = None
+    """File with ImageNet weights of the encoder, in a layout of :mod:`.weights`; the network begins with them."""
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=6e-5))
+    """Optimiser; the rate is the encoder's."""
+    head_rate: float = 10.0
+    """Learning rate of the head, in those of the encoder."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """Learning rate over the run."""
+    fit: FitSettings = field(default_factory=FitSettings)
+    """Length of a run. Its seed, and what it watches, are set from ``seed`` and ``watch``."""
+    watch: Watch = "source_miou"
+    """Validation number that picks the weights. None of them reads a label of the target, but with ``target``, where
+    ``source_miou`` is the target's. ``target_agreement``: pixels on which student and teacher agree;
+    ``target_entropy``: of the student's probabilities; ``target_information``: entropy of their mean less mean of
+    their entropy; ``last``: the weights at the end, and no evaluation."""
+    show_target: bool = False
+    """Also measure, for the record, the mIoU on the target's labelled ``valid`` images; it picks nothing."""
+    seed: int = 0
+    """Decides everything random."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "epoch_images"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"must be at least 1, got {getattr(self, name)}", where=name)
+        if not 0 < self.head_rate < float("inf"):
+            raise InputError(f"must be positive, got {self.head_rate}", where="head_rate")
+        if self.watch == "target_agreement" and self.adaptation.kind != "adapt":
+            mend = "watch source_miou, or let adaptation.kind be adapt"
+            raise InputError("there is no teacher to agree with", where="watch", mend=mend)
+        if self.source.crop != self.target.crop and self.adaptation.kind == "adapt":
+            raise InputError("crops of source and target must be of one size to be mixed", where="target.crop")

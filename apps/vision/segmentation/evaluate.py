@@ -1,0 +1,152 @@
+"""``manyformer segmentation evaluate``: IoU with intervals by image, beside a floor on the same images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from apps.vision.segmentation.application import APPLICATION, matrices, predicted
+from apps.vision.segmentation.baseline import NAME, RowMajority
+from apps.vision.segmentation.data.items import Adaptation
+from apps.vision.segmentation.data.sources import Source
+from apps.vision.segmentation.inference import Inference
+from apps.vision.segmentation.metrics import Scores, measured, scores
+from apps.vision.segmentation.segmenter import PLAIN, TASK, Segmenter, load_run
+from core.artefact import replace_file
+from core.command import EvaluateArguments, RunDirectory, data_facts, parse_arguments, run, say
+from core.command.environment import environment
+from core.errors import InputError
+from core.evaluation.bootstrap import Difference, paired
+from core.evaluation.results import Baseline, Result, notes, score_lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(EvaluateArguments):
+    """Score a trained segmentor on labelled images of the target (or source-valid, source-test), with 95 % intervals
+    by image and a floor beside it."""
+
+    target: str | None = None
+    """Folder of another target; that of the run unless given."""
+    target_domain: str | None = None
+    """Which domain of it."""
+    window: tuple[int, int] | None = None
+    """Height and width of sliding windows; images are taken whole unless given."""
+    flip: bool = False
+    """Also mirrored, and averaged."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes of the image that are averaged."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found: the record, and what it was found from."""
+
+    result: Result
+    data: Adaptation
+    segmenter: Segmenter
+    matrices: Int64[np.ndarray, "N C C"]
+    scores: Scores
+    differences: dict[str, Difference]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the verb; returns its exit status."""
+    return run(_main, argv)
+
+
+def _main(argv: list[str]) -> None:
+    arguments = parse_arguments(Arguments, argv, prog="manyformer segmentation evaluate")
+    if arguments.report is not None:
+        mend = "leave it out; --json FILE holds the scores"
+        raise InputError("there is no page for segmentation yet", where="--report", mend=mend)
+    segmenter = load_run(arguments.run)
+    data = APPLICATION.load(_source(arguments), segmenter.config)
+    if data.classes.names != segmenter.classes.names:
+        what = f"its classes ({', '.join(data.classes.names[:4])}, …) are not those of the model"
+        raise InputError(what, where=data.name, mend=f"the model says {', '.join(segmenter.classes.names[:4])}, …")
+    inference = Inference(window=arguments.window, flip=arguments.flip, scales=arguments.scales)
+    evaluation = evaluate(segmenter, data, arguments.split, inference)
+    say(_lines(evaluation))
+    if arguments.json is not None:
+        replace_file(arguments.json, evaluation.result.json())
+
+
+def _source(arguments: Arguments) -> Source:
+    """The data of the run, with what the line says otherwise."""
+    known = Source(**data_facts(RunDirectory.open(arguments.run, task=TASK))["source"])
+    changes: dict[str, Any] = {}
+    if arguments.data is not None:
+        changes = {"data": arguments.data, "layout": "auto"}
+    if arguments.target is not None:
+        changes |= {"target": arguments.target, "target_layout": "auto", "target_domain": None}
+    if arguments.target_domain is not None:
+        changes["target_domain"] = arguments.target_domain
+    return replace(known, **changes)
+
+
+def evaluate(segmenter: Segmenter, data: Adaptation, split: str, inference: Inference = PLAIN) -> Evaluation:
+    """Score a segmentor on a labelled split.
+
+    Raises:
+        InputError: no such split, or an image that cannot be read.
+    """
+    items, names = data.split(split), data.classes.names
+    started = time.perf_counter()
+    predictions = list(predicted(segmenter, data, split, inference))
+    wall = time.perf_counter() - started
+    ours = matrices(items, predictions, len(names))
+    floor = RowMajority.learned(data.source["train"], len(names))
+    theirs = matrices(items, (floor.predict(item.image.size) for item in items), len(names))
+    found, plain = scores(ours, names), scores(theirs, names)
+    result = Result(
+        task=TASK,
+        model=APPLICATION.model_name,
+        split=split,
+        n=len(items),
+        metrics=found.metrics,
+        baseline=Baseline(name=NAME, metrics=plain.metrics),
+        speed={
+            "images_per_second": len(items) / wall,
+            "seconds": wall,
+            "threads": torch.get_num_threads(),
+        },
+        environment=environment(),
+    )
+    return Evaluation(result, data, segmenter, ours, found, _compared(ours, theirs, names))
+
+
+def _compared(
+    ours: Int64[np.ndarray, "N C C"], theirs: Int64[np.ndarray, "N C C"], names: Sequence[str]
+) -> dict[str, Difference]:
+    """Of the metrics of all classes: ours minus theirs on the same images."""
+    a, b = measured(ours, names).measures, measured(theirs, names).measures
+    return {
+        name: paired(a[name].metric, a[name].truth, a[name].prediction, b[name].prediction)
+        for name in ("miou", "pixel_accuracy")
+    }
+
+
+def _lines(evaluation: Evaluation) -> str:
+    """The scores for a terminal."""
+    result, data, found = evaluation.result, evaluation.data, evaluation.scores
+    kind = " (synthetic)" if data.synthetic else ""
+    lines = [f"{result.model} on {result.n:,} images of {result.split}, {data.name}{kind}, in %, with 95 % intervals"]
+    lines += score_lines(result, evaluation.differences)
+    if found.without_support:
+        lines.append(f"  without a labelled pixel, and not in miou: {', '.join(found.without_support)}")
+    assert result.baseline is not None
+    lines.append(f"  intervals: from resampling images; baseline: {result.baseline.name}; p: of no difference to it")
+    speed = result.speed
+    threads = f"{speed['threads']} thread{'s' * (speed['threads'] != 1)}"
+    lines.append(f"  {speed['images_per_second']:.3g} images a second, read and scored at their own size, {threads}")
+    return "\n".join([*lines, *(f"  note: {note}" for note in notes(result.metrics))])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

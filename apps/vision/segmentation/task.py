@@ -1,0 +1,155 @@
+"""The learning tasks: labels alone, or DAFormer's step with a teacher; and what is watched while they train.
+
+A step of adaptation, on a batch of source images with labels and target images without (:mod:`.adaptation`):
+
+    L_S    student on the source
+    L_FD   the same features of the source against those of an ImageNet network (:mod:`.distance`), if there is one
+    L_M    student on mixed images, jittered and blurred, against labels and pseudo-labels
+    loss   L_S + lambda_FD L_FD + weight(t) L_M
+
+with one backward pass of the sum; the released program makes three, which is the same. The teacher goes without
+gradients. What is random comes from a generator that is seeded from the global one, which the engine seeds by the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from apps.vision.segmentation.adaptation import (
+    draw_mask,
+    mixed_images,
+    mixed_labels,
+    pixel_loss,
+    pseudo_labels,
+    ramp,
+)
+from apps.vision.segmentation.adapting import Adapting, Segments, logits_of
+from apps.vision.segmentation.config import AdaptationConfig, SegmentationConfig
+from apps.vision.segmentation.data.augment import strong_augment
+from apps.vision.segmentation.distance import feature_distance, thing_cells
+from apps.vision.segmentation.watch import watched
+from core.auxiliary import collected
+from core.training import Task
+
+Batch = Mapping[str, Any]
+
+
+class SupervisedTask(Task):
+    """A segmentor that learns from labels.
+
+    Args:
+        model: any :class:`.adapting.Segments`.
+        config: augmentation and loss.
+        classes: K.
+    """
+
+    def __init__(self, model: nn.Module, config: SegmentationConfig, classes: int) -> None:
+        super().__init__()
+        self.model, self.config, self.classes = model, config, classes
+
+    def training_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy of a batch, in nats a pixel, and what blocks of the model add to it."""
+        images = self._source(batch["source"], step_generator())
+        with collected() as extra:
+            loss = pixel_loss(logits_of(self.model, images), batch["labels"], mean_over=self.config.mean_over)
+        return {"loss": loss + extra.total()}
+
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """What :func:`.watch.watched` finds."""
+        return watched(self.model, None, batches, self.classes)
+
+    def _source(self, images: Float[Tensor, "B 3 H W"], generator: torch.Generator) -> Float[Tensor, "B 3 H W"]:
+        """Source images as the student sees them."""
+        config = self.config
+        return strong_augment(images, config.photometric_augment, generator) if config.photometric else images
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What features of things should stay near to.
+
+    Attributes:
+        features: of normalised images, by a frozen network in evaluation mode.
+        things: train ids.
+    """
+
+    features: Callable[[Tensor], Sequence[Tensor]]
+    things: frozenset[int]
+
+
+class AdaptationTask(SupervisedTask):
+    """A segmentor that learns from the source's labels and its teacher's pseudo-labels of the target.
+
+    Args:
+        model: student and teacher.
+        config: every setting of the step.
+        classes: K.
+        reference: an ImageNet network; without one there is no feature distance.
+    """
+
+    model: Adapting
+
+    def __init__(
+        self, model: Adapting, config: SegmentationConfig, classes: int, reference: Reference | None = None
+    ) -> None:
+        super().__init__(model, config, classes)
+        self.reference = reference
+
+    def training_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss of a step.
+
+        Returns:
+            ``loss``; its parts ``source``, ``mixed`` (without its weight) and, with a reference, ``distance`` (with its
+            weight); ``confident``, the share of target pixels that the teacher is sure of.
+        """
+        settings: AdaptationConfig = self.config.adaptation
+        generator = step_generator()
+        weight = settings.mix_weight * ramp(*self.model.told, settings.mix_ramp)
+        parts: dict[str, Tensor] = {}
+        with collected() as extra:
+            features = self._segments.features(images := self._source(batch["source"], generator))
+            logits = self._segments.logits(features)
+            parts["source"] = pixel_loss(logits, batch["labels"], mean_over=self.config.mean_over)
+            if self.reference is not None:
+                parts["distance"] = settings.distance * self._distance(self.reference, features[-1], images, batch)
+            parts["mixed"], confident = self._mixed(batch, generator)
+        total = parts["source"] + parts.get("distance", 0.0) + weight * parts["mixed"] + extra.total()
+        return {"loss": total, **{name: part.detach() for name, part in parts.items()}, "confident": confident}
+
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """What :func:`.watch.watched` finds, of student and teacher."""
+        return watched(self.model.student, self.model.teacher, batches, self.classes)
+
+    @property
+    def _segments(self) -> Segments:
+        student: Any = self.model.student
+        return student  # type: ignore[no-any-return]
+
+    def _mixed(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The loss on mixed images, and the mean share of confident pixels."""
+        settings: AdaptationConfig = self.config.adaptation
+        pseudo = pseudo_labels(self.model.taught(batch["target"]), batch["target_mask"], settings)
+        mask = draw_mask(batch["labels"], settings, generator)
+        images = mixed_images(mask, batch["source"], batch["target"])
+        labels, weights = mixed_labels(mask, batch["labels"], pseudo)
+        logits = logits_of(self.model.student, strong_augment(images, settings.augment, generator))
+        return pixel_loss(logits, labels, weights, mean_over=self.config.mean_over), pseudo.confident.mean()
+
+    def _distance(self, reference: Reference, own: Tensor, images: Tensor, batch: Batch) -> Tensor:
+        settings: AdaptationConfig = self.config.adaptation
+        with torch.no_grad():
+            other = reference.features(images)[-1]
+        grid = own.shape[2], own.shape[3]
+        cells = thing_cells(batch["labels"], grid, self.classes, reference.things, settings.distance_share)
+        return feature_distance(own, other, cells, settings.distance_mean)
+
+
+def step_generator() -> torch.Generator:
+    """A generator on the processor that is a function of the step, whose seed the engine has set."""
+    return torch.Generator().manual_seed(int(torch.randint(1 << 62, ())))

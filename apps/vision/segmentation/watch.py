@@ -1,0 +1,106 @@
+"""What can be watched while a segmentor trains, most of it without a label of the target.
+
+====================== ===============================================================================================
+``source_miou``        percent, on labelled images of the source
+``target_entropy``     mean over pixels of H(p), p the student's probabilities, in nats
+``target_information`` H(mean of p) - mean of H(p), in nats: confident of each pixel, and not of one class everywhere
+                       (Gomes, Krause and Perona, NIPS 2010)
+``target_agreement``   percent of pixels on which student and teacher say the same class
+``target_miou``        percent, where labels of the target are shown; for the record alone
+====================== ===============================================================================================
+
+Entropies and agreement are of the network's own grid; IoU of the labels' size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from apps.vision.segmentation.adaptation import enlarged
+from apps.vision.segmentation.adapting import logits_of
+from apps.vision.segmentation.data.whole import Role, alike
+from apps.vision.segmentation.metrics import class_ious, confusion
+
+GREATER_IS_BETTER = {
+    "source_miou": True,
+    "target_agreement": True,
+    "target_entropy": False,
+    "target_information": True,
+}
+_COMPARED = {Role.SOURCE: "source_miou", Role.SHOWN: "target_miou"}
+
+
+def watched(
+    student: nn.Module, teacher: nn.Module | None, batches: Iterable[Mapping[str, Any]], classes: int
+) -> dict[str, float]:
+    """The numbers above, as far as the batches hold images for them.
+
+    Args:
+        student: what is judged, in evaluation mode.
+        teacher: to agree with, in evaluation mode.
+        batches: of :class:`.data.whole.WholeImages`, each read once.
+        classes: K.
+    """
+    matrices = {role: np.zeros((classes, classes), dtype=np.int64) for role in _COMPARED}
+    seen = _Unlabelled(classes)
+    for batch in batches:
+        for places, images in alike(batch["images"]):
+            logits = logits_of(student, images).float()
+            told = logits_of(teacher, images) if teacher is not None and _has_target(batch, places) else None
+            for row, place in enumerate(places):
+                role = Role(int(batch["roles"][place]))
+                if role in _COMPARED:
+                    matrices[role] += _confusion(logits[row], batch["labels"][place], classes)
+                else:
+                    seen.add(logits[row], None if told is None else told[row])
+    found = {_COMPARED[role]: _miou(matrix) for role, matrix in matrices.items() if matrix.any()}
+    return {**found, **seen.found()}
+
+
+class _Unlabelled:
+    """Sums over pixels of the target."""
+
+    def __init__(self, classes: int) -> None:
+        self.mean, self.entropy = torch.zeros(classes, dtype=torch.float64), 0.0
+        self.same, self.compared, self.pixels = 0, 0, 0
+
+    def add(self, logits: Float[Tensor, "K h w"], taught: Float[Tensor, "K h w"] | None) -> None:
+        logs = logits.log_softmax(0)
+        self.mean += logs.exp().flatten(1).sum(1).double().cpu()
+        self.entropy += float(-(logs.exp() * logs).sum())
+        self.pixels += logits[0].numel()
+        if taught is not None:
+            self.same += int((logits.argmax(0) == taught.argmax(0)).sum())
+            self.compared += logits[0].numel()
+
+    def found(self) -> dict[str, float]:
+        if not self.pixels:
+            return {}
+        mean, entropy = self.mean / self.pixels, self.entropy / self.pixels
+        numbers = {
+            "target_entropy": entropy,
+            "target_information": float(-torch.xlogy(mean, mean).sum()) - entropy,
+        }
+        if self.compared:
+            numbers["target_agreement"] = 100.0 * self.same / self.compared
+        return numbers
+
+
+def _has_target(batch: Mapping[str, Any], places: list[int]) -> bool:
+    return bool((batch["roles"][places] == int(Role.TARGET)).any())
+
+
+def _confusion(logits: Float[Tensor, "K h w"], label: Tensor, classes: int) -> NDArray[np.int64]:
+    said = enlarged(logits[None], (label.shape[0], label.shape[1]))[0].argmax(0)
+    return confusion(label.cpu().numpy(), said.cpu().numpy(), classes)
+
+
+def _miou(matrix: NDArray[np.int64]) -> float:
+    return float(np.nanmean(class_ious(matrix)))
