@@ -12,6 +12,7 @@ Initialisation: ``up`` and ``down`` U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the taps
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -21,10 +22,15 @@ from torch import Tensor, nn
 
 from core.errors import InputError
 from core.feedforward.activations import activation_named
+from core.feedforward.pieces import Piece, in_pieces, pieces
 from core.feedforward.units import HiddenUnits
 from core.grid import Grid, check_grid, to_map, to_tokens
 from core.initialisation import uniform_fan_in_
 from core.kernels import Dropout
+
+# Bytes of hidden units: those of a piece outside of training, and those below which all are computed at once. Measured
+# (torch 2.14, one thread, float32): with 8 MB of them a third of the time, with 16 MB half of it; in bfloat16 as before.
+_PIECE, _MANY = 1 << 21, 1 << 23
 
 
 class MixFFN(HiddenUnits):
@@ -85,10 +91,26 @@ class MixFFN(HiddenUnits):
             raise InputError("this feed-forward needs the tokens to lie on a grid", where="MixFFN", mend="pass one")
         check_grid(grid, x.shape[1], "MixFFN")
         count = self.active()
+        plan = () if mask is not None or torch.is_grad_enabled() else self._plan(x, grid, count)
+        if len(plan) > 1:
+            return in_pieces(partial(self._mapped, count=count), x, grid, plan)
+        return self._mapped(x, grid, count, mask)
+
+    def _mapped(self, x: Tensor, grid: Grid, count: int, mask: Tensor | None = None) -> Tensor:
+        """All tokens at once."""
         h = self._read(x, count)
         if mask is not None:
             h = h.masked_fill(~mask[:, :, None], 0.0)
         return self._write(self.dropout(self.activate(self._filtered(h, grid, count))), count)
+
+    def _plan(self, x: Tensor, grid: Grid, count: int) -> tuple[Piece, ...]:
+        """The pieces that hidden units are computed in; none, where all of them are few, or something looks on."""
+        row_bytes = grid[1] * count * x.element_size()
+        seen = any(each._forward_hooks or each._forward_pre_hooks for each in (self.up, self.down))
+        few = x.device.type != "cpu" or x.shape[0] * grid[0] * row_bytes < _MANY
+        if few or seen or torch.compiler.is_compiling() or (self.training and self.dropout.p > 0):
+            return ()
+        return tuple(pieces(x.shape[0], grid, row_bytes, _PIECE))
 
     def _filtered(self, h: Tensor, grid: Grid, count: int) -> Tensor:
         """Every unit convolved with its own filter."""
