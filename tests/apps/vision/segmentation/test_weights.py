@@ -73,9 +73,8 @@ def test_features_are_those_of_mmsegmentation(eps, dtype):
     images = torch.randn(2, 3, 96, 72, dtype=dtype)
     with torch.no_grad():
         agree(model.features(images), peer(images), dtype)
-    assert all(
-        torch.equal(tensor, peer.state_dict()[n]) for n, tensor in encoder_state(model, "mmsegmentation").items()
-    )
+    named = encoder_state(model, "mmsegmentation")
+    assert all(torch.equal(tensor, peer.state_dict()[name]) for name, tensor in named.items())
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
@@ -123,7 +122,7 @@ def test_the_segformer_of_mmsegmentation_is_loaded_whole(dtype):
     assert (loaded.encoder, loaded.head, loaded.left) == ("mmsegmentation", "mmsegmentation", ())
     features = [
         torch.randn(2, width, side, side + 1, dtype=dtype)
-        for width, side in zip(SMALL.widths, (16, 8, 4, 2), strict=False)
+        for width, side in zip(SMALL.widths, (16, 8, 4, 2), strict=True)
     ]
     with torch.no_grad():
         agree([model.logits(features)], [peer(features)], dtype)
