@@ -230,7 +230,7 @@ def read_values(path: Path) -> NDArray[Any]:
     where = str(path)
     with _opened(path) as image:
         header = _header(image, path)
-        if header.format == "JPEG":
+        if header.format in ("JPEG", "MPO"):
             raise InputError("a label cannot be JPEG, which changes values", where=where, mend="save it as PNG")
         if header.deep and header.mode in ("RGB", "RGBA"):
             raise InputError("the label has 16 bits a colour", where=where, mend="save ids in one channel")
