@@ -51,7 +51,7 @@ def _main(argv: list[str]) -> None:
 
 
 def describe(model: Segmentor, height: int, width: int, *, size: str | None = None) -> dict[str, Any]:
-    """Facts of one network for an image of so many rows and columns; ``macs`` include the head, ``encoder_macs`` not."""
+    """Facts of one network for an image of so many rows and columns; ``encoder_macs`` leave out the head."""
     images = torch.zeros(1, CHANNELS, height, width)
     return {
         "task": TASK,

@@ -1,9 +1,9 @@
 """mmsegmentation 1.x without its compiled operations.
 
-mmsegmentation needs ``mmcv``; where only ``mmcv-lite`` is installed, importing its models stops at the missing extension
-``mmcv._ext``, although few of them call it. :func:`without_compiled_ops` stands in for it: the import goes through, and
-what does call a compiled operation is told so when it does. Facts of mmsegmentation 1.2.2, mmcv-lite 2.1.0, mmengine
-0.10.7.
+mmsegmentation needs ``mmcv``; where only ``mmcv-lite`` is installed, importing its models stops at the missing
+extension ``mmcv._ext``, although few of them call it. :func:`without_compiled_ops` stands in for it: the import goes
+through, and what does call a compiled operation is told so when it does. Facts of mmsegmentation 1.2.2, mmcv-lite
+2.1.0, mmengine 0.10.7.
 """
 
 from __future__ import annotations
