@@ -28,7 +28,8 @@ from apps.vision.segmentation.config import ModelConfig
 from core.grid import Grid, to_map, to_tokens
 from core.norm import norm_named
 
-Map = Float[Tensor, "B C H W"]
+Map = Float[Tensor, "B _ _ _"]
+"""A map; channels and grids differ from one to the next."""
 
 
 class ConvNorm(nn.Module):

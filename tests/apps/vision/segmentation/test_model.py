@@ -63,6 +63,7 @@ def test_images_of_any_size(size):
         torch.testing.assert_close(model(images[:1]), logits[:1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize("images", [torch.zeros(3, 8, 8), torch.zeros(1, 1, 8, 8), torch.zeros(1, 3, 0, 8)])
 def test_what_is_no_image_is_refused(images):
     with pytest.raises(InputError, match=r"Segmentor: images of shape .* are not"):
