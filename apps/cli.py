@@ -41,6 +41,9 @@ TASKS = {
         "apps.tabular.prediction", "tabular", ("pandas", "pyarrow"), "classes or numbers from the columns of a table"
     ),
     "asr": Task("apps.asr", "asr", ("torchaudio", "soundfile", "sentencepiece"), "words from recordings of speech"),
+    "segmentation": Task(
+        "apps.vision.segmentation", "segmentation", ("cv2",), "classes of pixels, in a world without labels"
+    ),
 }
 VERBS = {
     "train": "fit a model and save it",
