@@ -129,7 +129,7 @@ def draw_mask(labels: Labels, config: AdaptationConfig, generator: torch.Generat
 
 
 def _values(labels: Tensor, ignored: bool) -> Tensor:
-    values: Tensor = torch.unique(labels)  # type: ignore[no-untyped-call]
+    values: Tensor = torch.unique(labels)
     return values if ignored else values[values != IGNORE]
 
 

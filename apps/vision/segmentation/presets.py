@@ -19,14 +19,15 @@ STEPS, EVERY = 40_000, 2_000
 def small() -> SegmentationConfig:
     """For sets of some hundred images on a CPU, from scratch: ``manyformer segmentation train``.
 
-    Mix Transformer B0 with a narrow head of smaller dilations. Pseudo-labels begin gently, as the teacher of an
+    Mix Transformer B0 with a narrow head whose context is that of the last stage, which costs a fifth of DAFormer's on
+    a processor. Pseudo-labels begin gently, as the teacher of an
     untrained network teaches noise: the weight of mixed images rises over the first third of the run, the teacher
     follows faster (alpha 0.99), weights are per image. Rare classes are drawn with temperature 0.1: at the published
     0.01 nearly all draws of a small set fall on its few rarest classes.
     """
     crop = CropConfig(crop=(160, 224))
     return SegmentationConfig(
-        model=ModelConfig(head_width=64, dilations=(1, 2, 4, 6), drop_path=0.0, head_dropout=0.1),
+        model=ModelConfig(context="last", head_width=64, dilations=(1, 2, 4), drop_path=0.0),
         adaptation=AdaptationConfig(
             alpha=0.99,
             threshold=0.9,
