@@ -23,7 +23,8 @@ TYPED_TESTS := $(addprefix tests/core/,attention convolution feedforward kernels
   $(addprefix tests/apps/asr/test_,reduction.py subsampling.py task.py windows.py) \
   $(addprefix tests/apps/asr/data/test_,audio.py dataset.py) \
   $(addprefix tests/apps/vision/segmentation/,data/test_augment.py data/test_batches.py data/test_geometry.py) \
-  $(addprefix tests/apps/vision/segmentation/,data/test_rare.py data/test_streets.py test_metrics.py)
+  $(addprefix tests/apps/vision/segmentation/,data/test_rare.py data/test_streets.py test_metrics.py test_model.py) \
+  tests/apps/vision/segmentation/test_weights.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench clean
