@@ -24,6 +24,7 @@ from torch import Tensor
 
 from apps.vision.segmentation.config import AdaptationConfig
 from apps.vision.segmentation.data.classes import IGNORE
+from apps.vision.segmentation.data.geometry import normalised_pixels, pixels_of
 
 Labels = Int64[Tensor, "B H W"]
 Weights = Float[Tensor, "B H W"]
@@ -94,16 +95,41 @@ def pseudo_labels(logits: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"],
     height, width = mask.shape[1:]
     with torch.autocast(logits.device.type, enabled=False):
         certainty, labels = enlarged(logits, (height, width)).softmax(1).max(1)
-    sure = (certainty > config.threshold) if config.test == "above" else (certainty >= config.threshold)
-    sure = (sure & mask).flatten(1).sum(1).to(certainty.dtype)
-    real = mask.flatten(1).sum(1)
-    confident = sure / real.clamp(min=1)
-    of_batch = sure.sum() / real.sum().clamp(min=1)
-    share = confident if config.share_of == "image" else of_batch.expand(len(sure))
-    weights = share[:, None, None] * mask
+    reached = (certainty > config.threshold) if config.test == "above" else (certainty >= config.threshold)
+    sure = (reached & mask).to(certainty.dtype)
+    pixels = mask.flatten(1).sum(1)
+    confident = sure.flatten(1).sum(1) / pixels.clamp(min=1)
+    of_batch = sure.sum() / pixels.sum().clamp(min=1)
+    weights = {"pixel": sure, "image": confident[:, None, None], "batch": of_batch}[config.share_of] * mask
     weights[:, : config.ignore_top] = 0.0
     weights[:, max(0, height - config.ignore_bottom) :] = 0.0
     return Pseudo(labels, weights, confident)
+
+
+def restyled(
+    source: Images, target: Images, mask: Bool[Tensor, "B H W"], probability: float, generator: torch.Generator
+) -> Images:
+    """Source images, each by chance with the mean and deviation of each colour that its target image has.
+
+    After Reinhard et al. ("Color Transfer between Images", IEEE CG&A 2001), in RGB and not in Lab: light and tint of
+    the target, on images that have labels.
+
+    Args:
+        source: normalised.
+        target: normalised; the image of the same place in the batch is the model.
+        mask: False where the target has no image.
+        probability: of each image.
+        generator: on the processor.
+    """
+    chosen = torch.rand(len(source), generator=generator) < probability
+    real = mask[:, None].to(target.dtype)
+    count = real.sum((2, 3), keepdim=True).clamp(min=1)
+    mean = (target * real).sum((2, 3), keepdim=True) / count
+    deviation = ((target - mean).square() * real).sum((2, 3), keepdim=True).div(count).sqrt()
+    spread, centre = torch.std_mean(source, (2, 3), correction=0, keepdim=True)
+    styled = (source - centre) / spread.clamp(min=1e-3) * deviation + mean
+    styled = normalised_pixels(pixels_of(styled).clamp(0.0, 1.0))
+    return torch.where(chosen.to(source.device)[:, None, None, None], styled, source)
 
 
 def draw_mask(labels: Labels, config: AdaptationConfig, generator: torch.Generator) -> Bool[Tensor, "B H W"]:

@@ -122,8 +122,11 @@ class AdaptationConfig:
     """Probability from which on the teacher counts as confident of a pixel."""
     test: Literal["at_least", "above"] = "at_least"
     """Whether a probability of the threshold itself is confident (as released)."""
-    share_of: Literal["batch", "image"] = "batch"
-    """Of which pixels the share of confident ones, the weight of all pseudo-labels, is taken."""
+    share_of: Literal["batch", "image", "pixel"] = "batch"
+    """Of which pixels the share of confident ones, the weight of all pseudo-labels, is taken; ``pixel``: each for
+    itself, so that what is not confident counts nothing (FixMatch, arXiv 2001.07685)."""
+    style: float = 0.0
+    """Probability that a source image takes the light and tint of a target image, for both losses. None as released."""
     ignore_top: int = 15
     """Rows at the top of a target crop that have weight 0, for borders of the camera."""
     ignore_bottom: int = 120
@@ -146,7 +149,7 @@ class AdaptationConfig:
     """Whether cells of the batch count alike, or images."""
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "mix_ramp", "distance_share"):
+        for name in ("threshold", "style", "mix_ramp", "distance_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise InputError(f"must lie in [0, 1], got {getattr(self, name)}", where=f"adaptation.{name}")
         if not 0.0 <= self.alpha < 1.0:

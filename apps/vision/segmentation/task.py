@@ -28,6 +28,7 @@ from apps.vision.segmentation.adaptation import (
     pixel_loss,
     pseudo_labels,
     ramp,
+    restyled,
 )
 from apps.vision.segmentation.adapting import Adapting, Segments, logits_of
 from apps.vision.segmentation.config import AdaptationConfig, SegmentationConfig
@@ -112,6 +113,9 @@ class AdaptationTask(SupervisedTask):
         generator = step_generator()
         weight = settings.mix_weight * ramp(*self.model.told, settings.mix_ramp)
         parts: dict[str, Tensor] = {}
+        if settings.style > 0:
+            styled = restyled(batch["source"], batch["target"], batch["target_mask"], settings.style, generator)
+            batch = {**batch, "source": styled}
         with collected() as extra:
             features = self._segments.features(images := self._source(batch["source"], generator))
             logits = self._segments.logits(features)

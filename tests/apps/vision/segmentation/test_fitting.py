@@ -5,13 +5,17 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from apps.vision.segmentation.application import APPLICATION
 from apps.vision.segmentation.config import AdaptationConfig, ModelConfig, SegmentationConfig
+from apps.vision.segmentation.data.batches import Store
 from apps.vision.segmentation.data.geometry import CropConfig
 from apps.vision.segmentation.data.rare import RareClassConfig
 from apps.vision.segmentation.data.sources import Source
-from apps.vision.segmentation.fitting import fit_segmenter
+from apps.vision.segmentation.fitting import fit_segmenter, new_model, task_of, training
+from apps.vision.segmentation.model import Segmentor
+from apps.vision.segmentation.weights import encoder_state
 from core.artefact import load
 from core.errors import InputError
 from core.optim import OptimConfig
@@ -140,6 +144,29 @@ def test_what_cannot_be_trained_on_is_one_line(two_domains, write_set, stripes, 
     alone = write_set(tmp_path / "alone", [*one, ("c", "dusk", "test", stripes(0, 1))])
     with pytest.raises(InputError, match="no target image in 'train'"):
         APPLICATION.load(source_of(alone), CONFIG)
+
+
+def test_with_image_net_weights_the_student_begins_with_them_and_stays_near_on_things(write_set, stripes, tmp_path):
+    items = [(f"{letter}a-s", "day", split, stripes(1, 1, 1, 0)) for letter, split in (("a", "train"), ("b", "valid"))]
+    folder = write_set(tmp_path / "set", [*items, ("ct-t", "dusk", "train", None)], things=["sky"])
+    torch.manual_seed(5)
+    model = dataclasses.replace(CONFIG.model, drop_path=0.0)
+    theirs = Segmentor(1000, model)
+    save_file(encoder_state(theirs, "official"), tmp_path / "mit.safetensors")
+    config = config_of(pretrained=str(tmp_path / "mit.safetensors"), model=model, batch=1, rare_classes=False)
+    data = APPLICATION.load(source_of(folder), config)
+    student = new_model(config, 3)
+    assert same(dict(student.encoder.state_dict()), dict(theirs.encoder.state_dict()))
+    task = task_of(config, data, student)
+    assert task.reference.things == {1}
+    task.model.at_step(0, 1)
+    batches = [batch for _, batch in zip(range(6), training(config, data, Store()).stream(), strict=False)]
+    assert all(task.training_loss(batch)["distance"] < 1e-9 for batch in batches)  # the same network still
+    with torch.no_grad():
+        list(student.encoder.parameters())[-1].add_(1)  # the bias of the last norm
+    assert any(task.training_loss(batch)["distance"] > 1e-6 for batch in batches)
+    other = task_of(dataclasses.replace(config, pretrained=None), data, student)
+    assert other.reference is None
 
 
 def test_the_last_weights_where_nothing_is_watched(two_domains):
