@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,7 @@ from core.clock import untold
 from core.norm import Norm
 
 
+@runtime_checkable
 class Segments(Protocol):
     """What can be adapted: a module that gives features, and logits of them."""
 

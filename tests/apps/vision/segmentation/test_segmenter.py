@@ -100,6 +100,7 @@ def test_saved_and_loaded_it_says_the_same(segmenter, tmp_path):
     assert again.config == segmenter.config
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -115,6 +116,7 @@ def test_what_is_wrong_is_said_in_a_line(segmenter, make, said):
         make(segmenter)
 
 
+@pytest.mark.untyped
 def test_the_floor_is_the_class_of_a_row(two_domains):
     from apps.vision.segmentation.data.folders import open_folder
 

@@ -220,6 +220,7 @@ def test_presets_differ_where_the_card_says():
     assert (a.alpha, a.threshold, a.ignore_top, a.ignore_bottom, a.distance) == (0.999, 0.968, 15, 120, 0.005)
 
 
+@pytest.mark.untyped
 def test_without_image_net_weights_the_distance_is_off_and_said(capsys):
     class Data:
         class classes:
