@@ -37,9 +37,7 @@ def test_takers(family, name, takers, found):
 def test_every_block_is_taken_by_somebody(found):
     # These undo another pass, or want a setting that is a number: nested sizes, one head.
     after = {("pass", name) for name in ("merge", "merge_experts", "extract", "collapse")}
-    # What needs a grid is for images, whose application is not asked yet.
-    elsewhere = {key for key, entry in found.items() if "on a grid" in entry.row.capabilities}
-    assert {key for key, entry in found.items() if not entry.takers} <= after | elsewhere
+    assert {key for key, entry in found.items() if not entry.takers} <= after
 
 
 def test_a_refusal_names_the_block_the_need_and_what_fits(found):
