@@ -1,9 +1,10 @@
-"""``manyformer segmentation info``: what a network of a published size is made of."""
+"""``manyformer segmentation info``: what a trained segmentor, a preset or a published size is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -11,24 +12,28 @@ import tyro
 
 from apps.vision.segmentation.config import SIZES
 from apps.vision.segmentation.model import CHANNELS, Segmentor
-from core.command import fact_lines, measured, parse_arguments, run, say, switches, to_json
+from apps.vision.segmentation.presets import PRESETS
+from apps.vision.segmentation.segmenter import TASK, load_run
+from core.command import fact_lines, from_preset, measured, parse_arguments, rewritten, run, say, switches, to_json
 from core.errors import InputError, nearest
-
-TASK = "segmentation"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     """Parameters, multiply-adds, memory and blocks of a network."""
 
+    run: tyro.conf.Positional[Path | None] = None
+    """Folder of a finished run."""
+    preset: str | None = None
+    """Name of a preset, in place of a run."""
     size: str = "b0"
-    """Encoder: b0 to b5."""
+    """Encoder, b0 to b5, of the published network, where neither a run nor a preset is named."""
     height: Annotated[int, tyro.conf.arg(metavar="H")] = 512
     """Rows of the image whose multiply-adds are counted."""
     width: Annotated[int, tyro.conf.arg(metavar="W")] = 512
     """Columns of the image."""
     classes: Annotated[int, tyro.conf.arg(metavar="K")] = 19
-    """Classes."""
+    """Classes, but of a run, which has its own."""
     json: bool = False
     """Write JSON."""
 
@@ -40,14 +45,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: list[str]) -> None:
     arguments = parse_arguments(Arguments, argv, prog="manyformer segmentation info")
+    if arguments.run is not None and arguments.preset is not None:
+        raise InputError("give a run or --preset, one of them", where="--preset")
     if arguments.size not in SIZES:
         raise InputError(f"no size {arguments.size!r}", where="--size", mend=nearest(arguments.size, list(SIZES)))
     for name in ("height", "width"):
         if not 1 <= getattr(arguments, name) <= 4096:
             raise InputError(f"{getattr(arguments, name)} is not between 1 and 4096", where=f"--{name}")
-    model = Segmentor(arguments.classes, SIZES[arguments.size].model())
-    facts = describe(model, arguments.height, arguments.width, size=arguments.size)
+    facts = _facts(arguments)
     say(to_json(facts) if arguments.json else fact_lines(facts))
+
+
+def _facts(arguments: Arguments) -> dict[str, Any]:
+    height, width = arguments.height, arguments.width
+    if arguments.run is not None:
+        segmenter = load_run(arguments.run)
+        facts = {**describe(segmenter.model, height, width), "run": str(arguments.run)}
+        facts["classes"] = list(segmenter.classes.names)
+        facts["adaptation"] = segmenter.config.adaptation.kind
+        return facts | rewritten(segmenter.rewrites[0])
+    if arguments.preset is not None:
+        model = Segmentor(arguments.classes, from_preset(PRESETS, arguments.preset).model)
+        return {**describe(model, height, width), "preset": arguments.preset}
+    return describe(Segmentor(arguments.classes, SIZES[arguments.size].model()), height, width, size=arguments.size)
 
 
 def describe(model: Segmentor, height: int, width: int, *, size: str | None = None) -> dict[str, Any]:

@@ -15,7 +15,15 @@ def test_facts(capsys):
     assert "mixer sra, pre layernorm" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("argv", [["--size", "b9"], ["--height", "0"], ["--classes", "0"]])
+def test_facts_of_a_preset(capsys):
+    assert main(["--preset", "tiny", "--height", "64", "--width", "64", "--classes", "3", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["preset"], facts["outputs"], facts["switches"]["context"]) == ("tiny", 3, "fused")
+
+
+@pytest.mark.parametrize(
+    "argv", [["--size", "b9"], ["--height", "0"], ["--classes", "0"], ["--preset", "huge"], ["nowhere"]]
+)
 def test_nonsense_is_one_line(argv, capsys):
     assert main(argv) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1

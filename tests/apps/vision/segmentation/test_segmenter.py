@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from apps.vision.segmentation import evaluate, train
+from apps.vision.segmentation import evaluate, info, train
 from apps.vision.segmentation.baseline import RowMajority
 from apps.vision.segmentation.config import ModelConfig, SegmentationConfig
 from apps.vision.segmentation.data.classes import Classes, colours_for
@@ -146,5 +146,7 @@ def test_trained_and_evaluated_from_the_command_line(two_domains, tmp_path, caps
     assert evaluate.main([str(out), "--split", "source-valid"]) == 0
     assert evaluate.main([str(out), "--split", "train"]) == 2
     assert "there is no labelled split 'train'" in capsys.readouterr().err
+    assert info.main([str(out), "--height", "64", "--width", "64"]) == 0
+    assert "adapt" in capsys.readouterr().out
     assert train.main(words) == 0  # again: finished
     assert train.main([*words, "--adaptation.kind", "target"]) == 2
