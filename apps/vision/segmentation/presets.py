@@ -71,7 +71,7 @@ def tiny() -> SegmentationConfig:
         source=crop,
         target=crop,
         batch=8,
-        optim=OptimConfig(lr=3e-3),
+        epoch_images=96,
         fit=FitSettings(max_epochs=4),
     )
 
