@@ -57,7 +57,7 @@ def fit_segmenter(
 
     Args:
         config: every setting.
-        data: for the kind of the config, from :func:`load_data` of :mod:`.application`.
+        data: for the kind of the config, as the application loads them.
         directory: where to keep checkpoints; nothing is written where absent.
         progress: as for :func:`core.training.fit`.
 
