@@ -5,29 +5,32 @@ import pytest
 from apps import cli
 from apps.asr.application import APPLICATION as SPEECH
 from apps.tabular.prediction.application import APPLICATION as TABLES
-from core.application.blocks import entries
-from core.layout.catalogue import rows
+from apps.vision.segmentation.application import APPLICATION as PICTURES
+from core.application.blocks import entries, known
 
-APPLICATIONS = {"tabular": TABLES, "asr": SPEECH}
+APPLICATIONS = {"tabular": TABLES, "asr": SPEECH, "segmentation": PICTURES}
 
 
 @pytest.fixture(scope="module")
 def found():
-    return {(entry.row.family, entry.row.name): entry for entry in entries(APPLICATIONS, rows())}
+    return {(entry.row.family, entry.row.name): entry for entry in entries(APPLICATIONS, known())}
 
 
 @pytest.mark.parametrize(
     ("family", "name", "takers"),
     [
-        ("mixer", "softmax", ["tabular", "asr"]),
+        ("mixer", "softmax", ["tabular", "asr", "segmentation"]),
         ("mixer", "linformer", ["tabular with model.mask=full"]),
-        ("mixer", "pooling", ["tabular with model.mask=full", "asr"]),
+        ("mixer", "pooling", ["tabular with model.mask=full", "asr", "segmentation"]),
         ("mixer", "stickbreaking", ["tabular"]),
-        ("mixer", "convolution", ["tabular", "asr"]),
-        ("norm", "layernorm", ["tabular", "asr"]),
-        ("norm", "groupnorm", ["tabular with model.mask=full", "asr"]),
-        ("feedforward", "memory", ["tabular", "asr"]),
+        ("mixer", "convolution", ["tabular", "asr", "segmentation"]),
+        ("mixer", "sra", ["segmentation"]),
+        ("norm", "layernorm", ["tabular", "asr", "segmentation"]),
+        ("norm", "groupnorm", ["tabular with model.mask=full", "asr", "segmentation"]),
+        ("feedforward", "memory", ["tabular", "asr", "segmentation"]),
         ("position", "alibi", ["asr with model.mixer=softmax,topk"]),
+        ("pass", "fold", ["tabular", "asr", "segmentation"]),
+        ("pass", "merge", []),
     ],
 )
 def test_takers(family, name, takers, found):
@@ -56,9 +59,10 @@ def test_a_refusal_names_the_block_the_need_and_what_fits(found):
 
 
 @pytest.mark.parametrize("application", APPLICATIONS.values(), ids=list(APPLICATIONS))
-def test_every_preset_has_a_prototype(application):
-    for preset in application.presets.values():
-        if preset().model.width <= 256:
+def test_presets_of_moderate_size_have_a_prototype(application):
+    """The large ones take seconds to build."""
+    for name, preset in application.presets.items():
+        if name in ("default", "tiny", "official", "xs", "s", "b0", "b1"):
             assert sum(parameter.numel() for parameter in application.prototype(preset()).parameters()) > 1000
 
 

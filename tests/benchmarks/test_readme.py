@@ -106,7 +106,7 @@ def test_tables_of_blocks_come_from_the_catalogue(project):
     assert row.endswith(
         "| `groups` (1), `eps` (1e-05), `affine` (True), `bias` (True) | whole sequences | "
         f"{GroupNorm.cost} | Wu and He, [arXiv 1803.08494](https://arxiv.org/abs/1803.08494) | "
-        "tabular with `model.mask=full`; asr |"
+        "tabular with `model.mask=full`; asr; segmentation |"
     )
 
 

@@ -16,7 +16,7 @@ grid has no cell it adds nothing but its bias; sides of 32 or more always have c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -27,6 +27,7 @@ from apps.vision.segmentation.head import Head
 from apps.vision.segmentation.initialisation import official_
 from core.errors import InputError
 from core.layout import Entry, Pyramid, Request, Stage, feedforward_options, mixer_options, rising
+from core.norm import LayerNorm
 
 CHANNELS = 3
 SUBLAYERS = 2
@@ -74,6 +75,13 @@ class Segmentor(nn.Module):
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K h w"]:
         """Logits of normalised images."""
         return self.logits(self.features(images))
+
+    def streams(self) -> Mapping[str, str | None]:
+        """The stages' stacks, each with what reads its stream at the end and would notice a shift of all channels."""
+        return {
+            f"encoder.stages.{index}.stack": None if isinstance(stage.norm, LayerNorm) else "the norm of its stage"
+            for index, stage in enumerate(self.encoder.parts())
+        }
 
     def describe(self) -> tuple[str, ...]:
         """The parts in order, for ``info``; of blocks that are alike, the sublayers of the first.
