@@ -70,7 +70,7 @@ def test_parameters_break_even_and_roles() -> None:
     assert [routed.role for routed in route(low).entries] == ["matrix", "matrix", "bias"]
 
 
-@pytest.mark.parametrize("rank", [3, 0.4])
+@pytest.mark.parametrize("rank", [3.0, 0.4])
 @pytest.mark.parametrize("aware", [False, True])
 def test_a_stack_of_low_rank(rank: float, aware: bool) -> None:
     model, x, offsets = stack(), draw(9, 8), torch.tensor([0, 4, 9])
@@ -96,7 +96,7 @@ def test_a_stack_of_low_rank(rank: float, aware: bool) -> None:
 
 @pytest.mark.untyped  # a block's maps are then no `nn.Linear`
 def test_an_input_scale_stays_where_the_map_has_a_low_rank() -> None:
-    low = rewrite(stack(scale=True), "low_rank", LowRankOptions(rank=2, maps=("qkv",))).model
+    low = rewrite(stack(scale=True), "low_rank", LowRankOptions(rank=2.0, maps=("qkv",))).model
     scaled = low.sublayers[0]
     assert isinstance(scaled, Residual)
     assert not reads(scaled.block)
@@ -106,9 +106,9 @@ def test_an_input_scale_stays_where_the_map_has_a_low_rank() -> None:
     ("options", "said"),
     [
         (LowRankOptions(rank=0.0), "positive"),
-        (LowRankOptions(rank=8), "no map would be smaller"),
-        (LowRankOptions(rank=2, maps=("gkv",)), "called 'gkv'; there are down, out, qkv, up"),
-        (LowRankOptions(rank=2, aware=True), "evidence"),
+        (LowRankOptions(rank=8.0), "no map would be smaller"),
+        (LowRankOptions(rank=2.0, maps=("gkv",)), "called 'gkv'; there are down, out, qkv, up"),
+        (LowRankOptions(rank=2.0, aware=True), "evidence"),
     ],
 )
 def test_refusals(options: LowRankOptions, said: str) -> None:
@@ -128,7 +128,7 @@ def test_maps_that_are_read_by_their_weight_are_left_alone(options: dict[str, st
     model = build((Entry("feedforward", "experts", {"hidden": 20, **options}),), width=8)
     assert {path.rpartition(".")[2] for path in block_maps(model)} <= left
     x = draw(2, 5, 8).float()
-    rewrite(model, "low_rank", LowRankOptions(rank=1), Evidence(run=lambda network: network(x.to(_dtype(network)))))
+    rewrite(model, "low_rank", LowRankOptions(rank=1.0), Evidence(run=lambda network: network(x.to(_dtype(network)))))
     nested = build((Entry("feedforward", "mlp", {"hidden": 20, "nested": (0.5, 1.0)}),), width=8)
     assert not block_maps(nested)
 
