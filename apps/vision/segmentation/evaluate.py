@@ -1,4 +1,4 @@
-"""``manyformer segmentation evaluate``: IoU with intervals by image, beside a floor on the same images."""
+"""``manyformer segmentation evaluate``: IoU with intervals by image, beside a floor on the same images, and a page."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from apps.vision.segmentation.data.items import Adaptation
 from apps.vision.segmentation.data.sources import Source
 from apps.vision.segmentation.inference import Inference
 from apps.vision.segmentation.metrics import Scores, measured, scores
+from apps.vision.segmentation.report import write_report
 from apps.vision.segmentation.segmenter import PLAIN, TASK, Segmenter, load_run
 from core.artefact import replace_file
 from core.command import EvaluateArguments, RunDirectory, data_facts, parse_arguments, run, say
@@ -50,6 +51,7 @@ class Evaluation:
     result: Result
     data: Adaptation
     segmenter: Segmenter
+    inference: Inference
     matrices: Int64[np.ndarray, "N C C"]
     scores: Scores
     differences: dict[str, Difference]
@@ -62,9 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: list[str]) -> None:
     arguments = parse_arguments(Arguments, argv, prog="manyformer segmentation evaluate")
-    if arguments.report is not None:
-        mend = "leave it out; --json FILE holds the scores"
-        raise InputError("there is no page for segmentation yet", where="--report", mend=mend)
     segmenter = load_run(arguments.run)
     data = APPLICATION.load(_source(arguments), segmenter.config)
     if data.classes.names != segmenter.classes.names:
@@ -75,6 +74,8 @@ def _main(argv: list[str]) -> None:
     say(_lines(evaluation))
     if arguments.json is not None:
         replace_file(arguments.json, evaluation.result.json())
+    if arguments.report is not None:
+        say(f"report: {write_report(evaluation, arguments.run, arguments.report / 'index.html')}")
 
 
 def _source(arguments: Arguments) -> Source:
@@ -118,7 +119,7 @@ def evaluate(segmenter: Segmenter, data: Adaptation, split: str, inference: Infe
         },
         environment=environment(),
     )
-    return Evaluation(result, data, segmenter, ours, found, _compared(ours, theirs, names))
+    return Evaluation(result, data, segmenter, inference, ours, found, _compared(ours, theirs, names))
 
 
 def _compared(
