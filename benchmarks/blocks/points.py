@@ -96,7 +96,7 @@ def contenders(family: Family) -> Sequence[str]:
     if family == "norm":
         return _first(["layernorm"], sorted(NORMS))
     if family == "feedforward":
-        return _first(["mlp"], sorted(FEEDFORWARDS))
+        return _first(["mlp"], sorted(name for name, block in FEEDFORWARDS.items() if not block.reads_grid))
     if family == "packed":
         able = _first(["softmax"], sorted(name for name, mixer in mixers().items() if mixer.capabilities.packed))
         return [f"{name} {how}" for name in able for how in ("padded", "packed")]

@@ -15,6 +15,8 @@ from core.study.outcome import read_outcome
 from core.study.plan import read_plan
 from core.study.store import StudyDirectory
 
+pytestmark = pytest.mark.timeout(400)  # many short processes: an idle machine takes seconds, a busy one shall not fail
+
 ASKED = "--vary model.width=3,4 --seeds 2"
 
 
