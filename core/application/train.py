@@ -142,7 +142,7 @@ def trained(
         run = RunDirectory.create(out, config, task=application.name)
         with discarded_if_refused(run):
             claim_data(run, application.facts(source, data))
-            if any(group.first([is_complete(run)])):
+            if any(group.first([float(is_complete(run))])):
                 return None
             done = application.fit(limited, data, directory=run.last, progress=progress)
         done.model.config = config  # without the limit of this call
