@@ -143,9 +143,11 @@ class Application(ABC, Generic[C, D, M]):
         config: the dataclass of all settings.
         presets: by name; the first is what a command without ``--preset`` begins with.
         source: the dataclass of the arguments that say which data; has a field ``data``.
+        validation: split by which a choice may be made that is none of training.
     """
 
     name: ClassVar[str]
+    validation: ClassVar[str] = "valid"
     model_name: ClassVar[str]
     config: type[C]
     presets: Mapping[str, Callable[[], C]]
@@ -161,7 +163,7 @@ class Application(ABC, Generic[C, D, M]):
 
     @abstractmethod
     def facts(self, source: Any, data: D) -> dict[str, Any]:
-        """What a run on these data claims; see :func:`core.command.claim_data`."""
+        """What a run on these data claims, fields of the source by their names; see :func:`core.command.claim_data`."""
 
     def part(self, data: D, share: float) -> D:
         """The data with a share of the training split, the others whole.

@@ -35,6 +35,7 @@ from core.command import (
     only_writer,
     parse_arguments,
     say,
+    source_from,
     write_outcome,
     yaml12,
 )
@@ -66,9 +67,9 @@ class RewriteArguments:
     data: str | None = None
     """As for train; the data that the run was trained on unless given."""
     split: str = "test"
-    """Split whose metrics are compared; passes that search look at valid alone."""
+    """Split whose metrics are compared; passes that search look at the validation split alone."""
     metric: str | None = None
-    """Metric of the valid split by which passes that search go; the application's first unless given."""
+    """Metric of the validation split by which passes that search go; the application's first unless given."""
     json: Path | None = None
     """Also write the report to this file."""
 
@@ -159,7 +160,7 @@ def rewritten(
     Args:
         application: of the model.
         model: stays as it is.
-        data: whose valid split passes look at.
+        data: whose validation split passes look at.
         steps: in their order.
         metric: by which passes that search go; the application's first unless given.
 
@@ -174,10 +175,10 @@ def rewritten(
 
     def cost(network: nn.Module) -> float:
         alone = application.rewritten(model, [network], [()])
-        value = application.score(alone, data, "valid").measures[chosen].value
+        value = application.score(alone, data, application.validation).measures[chosen].value
         return -value if known[chosen].greater_is_better else value
 
-    evidence = Evidence(run=application.probe(model, data, "valid"), cost=cost)
+    evidence = Evidence(run=application.probe(model, data, application.validation), cost=cost)
     for network, before in zip(model.networks, model.rewrites, strict=True):
         of_one: list[Rewritten[nn.Module]] = []
         for step in steps:
@@ -191,9 +192,7 @@ def rewritten(
 
 def _source(application: Application[Any, Any, Any], run: RunDirectory, data: str | None) -> tuple[Any, dict[str, Any]]:
     facts = data_facts(run)
-    names = [field.name for field in dataclasses.fields(application.source)]
-    given = {name: facts[name] for name in names if name in facts}
-    return application.source(**{**given, **({} if data is None else {"data": data})}), facts
+    return source_from({**facts, **({} if data is None else {"data": data})}, application.source), facts
 
 
 def _check_same(found: Mapping[str, Any], known: Mapping[str, Any], line: RewriteArguments) -> None:

@@ -11,6 +11,7 @@ from core.command.outcome import (
     discarded_if_refused,
     is_complete,
     read_history,
+    source_from,
     write_outcome,
 )
 from core.command.output import counted, note, read_facts, say, to_json
@@ -49,6 +50,7 @@ __all__ = [
     "rewritten",
     "run",
     "say",
+    "source_from",
     "stored_config",
     "switches",
     "tell",

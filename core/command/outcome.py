@@ -9,16 +9,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from core.artefact import replace_file
 from core.command.directory import RunDirectory
 from core.command.output import read_facts, to_json
 from core.errors import InputError
+
+S = TypeVar("S")
 
 
 def claim_data(run: RunDirectory, facts: Mapping[str, Any]) -> None:
@@ -52,6 +55,20 @@ def data_facts(run: RunDirectory) -> dict[str, Any]:
     if not isinstance(facts.get("data"), str) or not isinstance(facts.get("digest"), dict):
         raise InputError("does not say what the run was trained on", where=str(run.data), mend="the file is damaged")
     return facts
+
+
+def source_from(facts: Mapping[str, Any], kind: Callable[..., S]) -> S:
+    """The source that a run was given: what its facts hold of the fields of a dataclass, the rest being defaults.
+
+    >>> @dataclasses.dataclass
+    ... class Source:
+    ...     data: str = "bundled"
+    ...     group: str | None = None
+    >>> source_from({"data": "wine.csv", "digest": {}}, Source)
+    Source(data='wine.csv', group=None)
+    """
+    names = [field.name for field in dataclasses.fields(cast(Any, kind))]
+    return kind(**{name: facts[name] for name in names if name in facts})
 
 
 @contextmanager

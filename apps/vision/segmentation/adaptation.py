@@ -24,7 +24,6 @@ from torch import Tensor
 
 from apps.vision.segmentation.config import AdaptationConfig
 from apps.vision.segmentation.data.classes import IGNORE
-from apps.vision.segmentation.data.geometry import normalised_pixels, pixels_of
 
 Labels = Int64[Tensor, "B H W"]
 Weights = Float[Tensor, "B H W"]
@@ -106,32 +105,6 @@ def pseudo_labels(logits: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"],
     return Pseudo(labels, weights, confident)
 
 
-def restyled(
-    source: Images, target: Images, mask: Bool[Tensor, "B H W"], probability: float, generator: torch.Generator
-) -> Images:
-    """Source images, each by chance with the mean and deviation of each colour that its target image has.
-
-    After Reinhard et al. ("Color Transfer between Images", IEEE CG&A 2001), in RGB and not in Lab: light and tint of
-    the target, on images that have labels.
-
-    Args:
-        source: normalised.
-        target: normalised; the image of the same place in the batch is the model.
-        mask: False where the target has no image.
-        probability: of each image.
-        generator: on the processor.
-    """
-    chosen = torch.rand(len(source), generator=generator) < probability
-    real = mask[:, None].to(target.dtype)
-    count = real.sum((2, 3), keepdim=True).clamp(min=1)
-    mean = (target * real).sum((2, 3), keepdim=True) / count
-    deviation = ((target - mean).square() * real).sum((2, 3), keepdim=True).div(count).sqrt()
-    spread, centre = torch.std_mean(source, (2, 3), correction=0, keepdim=True)
-    styled = (source - centre) / spread.clamp(min=1e-3) * deviation + mean
-    styled = normalised_pixels(pixels_of(styled).clamp(0.0, 1.0))
-    return torch.where(chosen.to(source.device)[:, None, None, None], styled, source)
-
-
 def draw_mask(labels: Labels, config: AdaptationConfig, generator: torch.Generator) -> Bool[Tensor, "B H W"]:
     """Of each image the pixels of half of the classes (rounded up), drawn without replacement.
 
@@ -169,11 +142,13 @@ def mixed_labels(mask: Bool[Tensor, "B H W"], source: Labels, pseudo: Pseudo) ->
     return torch.where(mask, source, pseudo.labels), torch.where(mask, 1.0, pseudo.weights)
 
 
-def ramp(step: int, of: int, share: float) -> float:
-    """A line from 0 at step 0 to 1 after a share of the steps; 1 throughout for a share of 0.
+def ramp(step: int, of: int, start: float, share: float) -> float:
+    """0 before a share of the steps, from there a line to 1 during another share of them.
 
-    >>> [ramp(step, 100, 0.5) for step in (0, 25, 50, 99)], ramp(0, 100, 0.0)
-    ([0.0, 0.5, 1.0, 1.0], 1.0)
+    >>> [ramp(step, 100, 0.2, 0.5) for step in (0, 19, 20, 45, 70, 99)], ramp(0, 100, 0.0, 0.0)
+    ([0.0, 0.0, 0.0, 0.5, 1.0, 1.0], 1.0)
     """
-    steps = share * of
-    return min(1.0, step / steps) if steps > 0 else 1.0
+    passed = step - start * of
+    if passed < 0:
+        return 0.0
+    return min(1.0, passed / (share * of)) if share > 0 else 1.0

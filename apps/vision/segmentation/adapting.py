@@ -91,10 +91,16 @@ class Adapting(nn.Module):
         """Training or evaluation of the student; of the teacher, only the norms are ever in training mode."""
         super().train(mode)
         self.teacher.eval()
-        for module in self.teacher.modules():
-            if isinstance(module, Norm | nn.modules.batchnorm._NormBase):
-                module.train(mode)
+        for norm in _norms(self.teacher):
+            norm.train(mode)
         return self
+
+    @torch.no_grad()
+    def lend_statistics(self) -> None:
+        """Give the student's norms the running statistics of the teacher's, which are of the target's images alone."""
+        for own, lent in zip(_norms(self.student), _norms(self.teacher), strict=True):
+            for buffer, other in zip(own.buffers(), lent.buffers(), strict=True):
+                buffer.copy_(other)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K h w"]:
         """The student's logits."""
@@ -104,6 +110,11 @@ class Adapting(nn.Module):
     def taught(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K h w"]:
         """The teacher's logits."""
         return logits_of(self.teacher, images)
+
+
+def _norms(network: nn.Module) -> list[nn.Module]:
+    """Whatever may keep statistics of batches, ours or torch's."""
+    return [module for module in network.modules() if isinstance(module, Norm | nn.modules.batchnorm._NormBase)]
 
 
 def follows(step: int, alpha: float) -> float:

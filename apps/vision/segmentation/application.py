@@ -40,6 +40,7 @@ class Segmentation(Application[SegmentationConfig, Adaptation, Segmenter]):
 
     name = TASK
     model_name = "daformer"
+    validation = f"{_SOURCE}valid"  # a choice by labels of the target's would be one with labels of the target
     config = SegmentationConfig
     presets = PRESETS
     source = Source
@@ -55,8 +56,7 @@ class Segmentation(Application[SegmentationConfig, Adaptation, Segmenter]):
         digests = data.digests()
         renamed = {name: name.removeprefix("target-") for name in (f"target-{split}" for split in data.scored)}
         return {
-            "data": source.data,
-            "source": {field.name: getattr(source, field.name) for field in dataclasses.fields(Source)},
+            **{field.name: getattr(source, field.name) for field in dataclasses.fields(Source)},
             "name": data.name,
             "synthetic": data.synthetic,
             "images": images,

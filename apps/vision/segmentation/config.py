@@ -125,8 +125,13 @@ class AdaptationConfig:
     share_of: Literal["batch", "image", "pixel"] = "batch"
     """Of which pixels the share of confident ones, the weight of all pseudo-labels, is taken; ``pixel``: each for
     itself, so that what is not confident counts nothing (FixMatch, arXiv 2001.07685)."""
+    statistics: Literal["student", "teacher"] = "student"
+    """Whose running statistics the student's batch norms keep for use outside training: its own, of source and mixed
+    images, or from ``mix_start`` on its teacher's, which are of the target's (after Li et al., arXiv 1603.04779)."""
     style: float = 0.0
     """Probability that a source image takes the light and tint of a target image, for both losses. None as released."""
+    style_of: Literal["moments", "histogram"] = "moments"
+    """What of it: mean and deviation of each colour, or all of its distribution."""
     ignore_top: int = 15
     """Rows at the top of a target crop that have weight 0, for borders of the camera."""
     ignore_bottom: int = 120
@@ -137,8 +142,11 @@ class AdaptationConfig:
     """"Not labelled" is a class for ClassMix, as released; its pixels then teach nothing."""
     mix_weight: float = 1.0
     """Weight of the loss on mixed images."""
+    mix_start: float = 0.0
+    """Share of the steps before which nothing is mixed, nor the time for it spent: the teacher of an untrained network
+    teaches noise."""
     mix_ramp: float = 0.0
-    """Share of the steps during which that weight rises from 0: the teacher of an untrained network teaches noise."""
+    """Share of the steps, from there, during which that weight rises from 0."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """How mixed images are disturbed."""
     distance: float = 0.005
@@ -149,7 +157,7 @@ class AdaptationConfig:
     """Whether cells of the batch count alike, or images."""
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "style", "mix_ramp", "distance_share"):
+        for name in ("threshold", "style", "mix_start", "mix_ramp", "distance_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise InputError(f"must lie in [0, 1], got {getattr(self, name)}", where=f"adaptation.{name}")
         if not 0.0 <= self.alpha < 1.0:

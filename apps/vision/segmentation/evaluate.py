@@ -20,7 +20,7 @@ from apps.vision.segmentation.metrics import Scores, measured, scores
 from apps.vision.segmentation.report import write_report
 from apps.vision.segmentation.segmenter import PLAIN, TASK, Segmenter, load_run
 from core.artefact import replace_file
-from core.command import EvaluateArguments, RunDirectory, data_facts, parse_arguments, run, say
+from core.command import EvaluateArguments, RunDirectory, data_facts, parse_arguments, run, say, source_from
 from core.command.environment import environment
 from core.errors import InputError
 from core.evaluation.bootstrap import Difference, paired
@@ -80,7 +80,7 @@ def _main(argv: list[str]) -> None:
 
 def _source(arguments: Arguments) -> Source:
     """The data of the run, with what the line says otherwise."""
-    known = Source(**data_facts(RunDirectory.open(arguments.run, task=TASK))["source"])
+    known = source_from(data_facts(RunDirectory.open(arguments.run, task=TASK)), Source)
     changes: dict[str, Any] = {}
     if arguments.data is not None:
         changes = {"data": arguments.data, "layout": "auto"}

@@ -28,11 +28,11 @@ from apps.vision.segmentation.adaptation import (
     pixel_loss,
     pseudo_labels,
     ramp,
-    restyled,
 )
 from apps.vision.segmentation.adapting import Adapting, Segments, logits_of
 from apps.vision.segmentation.config import AdaptationConfig, SegmentationConfig
 from apps.vision.segmentation.data.augment import strong_augment
+from apps.vision.segmentation.data.style import STYLES
 from apps.vision.segmentation.distance import feature_distance, thing_cells
 from apps.vision.segmentation.watch import watched
 from core.auxiliary import collected
@@ -106,25 +106,26 @@ class AdaptationTask(SupervisedTask):
         """The loss of a step.
 
         Returns:
-            ``loss``; its parts ``source``, ``mixed`` (without its weight) and, with a reference, ``distance`` (with its
-            weight); ``confident``, the share of target pixels that the teacher is sure of.
+            ``loss``; its parts ``source``, with a reference ``distance`` (with its weight), and where images are mixed
+            ``mixed`` (without its weight) and ``confident``, the share of target pixels that the teacher is sure of.
         """
         settings: AdaptationConfig = self.config.adaptation
         generator = step_generator()
-        weight = settings.mix_weight * ramp(*self.model.told, settings.mix_ramp)
-        parts: dict[str, Tensor] = {}
-        if settings.style > 0:
-            styled = restyled(batch["source"], batch["target"], batch["target_mask"], settings.style, generator)
-            batch = {**batch, "source": styled}
+        weight = settings.mix_weight * ramp(*self.model.told, settings.mix_start, settings.mix_ramp)
+        batch = {**batch, "source": self._styled(batch, generator)}
         with collected() as extra:
             features = self._segments.features(images := self._source(batch["source"], generator))
             logits = self._segments.logits(features)
-            parts["source"] = pixel_loss(logits, batch["labels"], mean_over=self.config.mean_over)
+            parts = {"source": pixel_loss(logits, batch["labels"], mean_over=self.config.mean_over)}
             if self.reference is not None:
                 parts["distance"] = settings.distance * self._distance(self.reference, features[-1], images, batch)
-            parts["mixed"], confident = self._mixed(batch, generator)
-        total = parts["source"] + parts.get("distance", 0.0) + weight * parts["mixed"] + extra.total()
-        return {"loss": total, **{name: part.detach() for name, part in parts.items()}, "confident": confident}
+            total = parts["source"] + parts.get("distance", 0.0)
+            if weight > 0:
+                parts["mixed"], parts["confident"] = self._mixed(batch, generator)
+                total = total + weight * parts["mixed"]
+                if settings.statistics == "teacher":
+                    self.model.lend_statistics()
+        return {"loss": total + extra.total(), **{name: part.detach() for name, part in parts.items()}}
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """What :func:`.watch.watched` finds, of student and teacher."""
@@ -134,6 +135,16 @@ class AdaptationTask(SupervisedTask):
     def _segments(self) -> Segments:
         student: Any = self.model.student
         return student  # type: ignore[no-any-return]
+
+    def _styled(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, "B 3 H W"]:
+        """Source images, some of them in the light of the target's."""
+        settings: AdaptationConfig = self.config.adaptation
+        images: Tensor = batch["source"]
+        if settings.style == 0:
+            return images
+        chosen = torch.rand(len(images), generator=generator) < settings.style
+        styled = STYLES[settings.style_of](images, batch["target"], batch["target_mask"])
+        return torch.where(chosen.to(images.device)[:, None, None, None], styled, images)
 
     def _mixed(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The loss on mixed images, and the mean share of confident pixels."""

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_set():
     """Write a folder with a table: items of (id, domain, split, label or None); images are grey steps by number."""
 
@@ -29,7 +29,7 @@ def write_set():
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def stripes():
     """A label ``(H, W)`` with the given values side by side."""
 

@@ -11,7 +11,6 @@ from apps.vision.segmentation.adaptation import (
     pixel_loss,
     pseudo_labels,
     ramp,
-    restyled,
 )
 from apps.vision.segmentation.config import AdaptationConfig
 from apps.vision.segmentation.distance import feature_distance, thing_cells
@@ -66,24 +65,6 @@ def test_a_probability_of_the_threshold_itself_counts_as_released_and_not_as_in_
     for test, share in (("at_least", 1.0), ("above", 0.0)):
         config = AdaptationConfig(**{**vars(PLAIN), "test": test, "threshold": 0.5})
         assert pseudo_labels(logits, mask, config).confident.item() == share
-
-
-def test_a_restyled_image_has_the_mean_and_deviation_of_its_target():
-    source = 0.4 * torch.randn(2, 3, 12, 12, generator=generator())  # no pixel is clipped
-    target = torch.cat([0.3 * torch.randn(2, 3, 12, 8, generator=generator(1)) - 0.5, torch.zeros(2, 3, 12, 4)], dim=3)
-    mask = torch.zeros(2, 12, 12, dtype=torch.bool)
-    mask[:, :, :8] = True
-    styled = restyled(source, target, mask, 1.0, generator())
-    for statistic in (torch.mean, torch.std):
-        assert torch.allclose(statistic(styled, (2, 3)), statistic(target[..., :8], (2, 3)), atol=3e-3)
-    order = source.flatten(2).argsort(2)
-    assert (styled.flatten(2).gather(2, order).diff(dim=2) >= -1e-6).all()  # what was brighter is brighter
-    assert torch.equal(restyled(source, target, mask, 0.0, generator()), source)
-    some = [restyled(source, target, mask, 0.5, generator(seed)) for seed in range(20)]
-    assert {tuple(bool((a == b).all()) for a, b in zip(each, source, strict=True)) for each in some} >= {
-        (True, False),
-        (False, True),
-    }
 
 
 def test_rows_at_the_border_and_padding_count_nothing():
@@ -173,7 +154,9 @@ def test_no_cell_and_no_distance_give_zero_gradients(mean_over):
 
 
 def test_the_weight_of_mixed_images_rises_with_the_step():
-    assert [ramp(step, 300, 1 / 3) for step in (0, 50, 100, 299)] == [0.0, 0.5, 1.0, 1.0]
+    assert [ramp(step, 300, 0.0, 1 / 3) for step in (0, 50, 100, 299)] == [0.0, 0.5, 1.0, 1.0]
+    assert [ramp(step, 300, 1 / 3, 1 / 3) for step in (0, 99, 100, 150, 200, 299)] == [0.0, 0.0, 0.0, 0.5, 1.0, 1.0]
+    assert [ramp(step, 300, 1 / 3, 0.0) for step in (99, 100)] == [0.0, 1.0]
 
 
 @pytest.mark.parametrize(

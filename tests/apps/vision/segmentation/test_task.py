@@ -11,6 +11,7 @@ from apps.vision.segmentation.adapting import Adapting, follows, logits_of
 from apps.vision.segmentation.config import AdaptationConfig, ModelConfig, SegmentationConfig
 from apps.vision.segmentation.data.augment import strong_augment
 from apps.vision.segmentation.data.geometry import CropConfig
+from apps.vision.segmentation.data.style import STYLES
 from apps.vision.segmentation.distance import feature_distance, thing_cells
 from apps.vision.segmentation.fitting import optimizer_of, task_of
 from apps.vision.segmentation.model import Segmentor
@@ -149,14 +150,37 @@ def test_one_backward_pass_is_the_three_of_the_released_program():
         assert torch.equal(one.running_mean, three.running_mean)
 
 
-def test_the_ramp_takes_the_mixed_loss_out_at_first():
-    config = config_of(adaptation=AdaptationConfig(mix_ramp=0.5, threshold=0.2505))
+def test_the_mixed_loss_comes_in_where_it_starts_and_costs_nothing_before(monkeypatch):
+    config = config_of(adaptation=AdaptationConfig(mix_start=0.2, mix_ramp=0.5, threshold=0.2505))
     task = AdaptationTask(Adapting(network(), 0.9), config, CLASSES)
-    for step, weight in ((0, 0.0), (2, 0.4), (9, 1.0)):
+    taught = []
+    monkeypatch.setattr(Adapting, "taught", lambda pair, images: taught.append(1) or logits_of(pair.teacher, images))
+    for step, weight in ((0, None), (1, None), (2, None), (4, 0.4), (9, 1.0)):
         advance(task.model, step, 10)
         losses = task.training_loss(batch_of())
-        expected = losses["source"] + weight * losses["mixed"]
+        assert ("mixed" in losses) == ("confident" in losses) == (weight is not None) == bool(taught)
+        expected = losses["source"] + (weight or 0.0) * losses.get("mixed", 0.0)
         assert losses["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_some_source_images_take_the_light_of_the_target_in_both_losses(monkeypatch):
+    seen = []
+    config = config_of(adaptation=AdaptationConfig(style=0.5, threshold=0.2505))
+    task = AdaptationTask(Adapting(network(), 0.9), config, CLASSES)
+    monkeypatch.setattr(task, "_source", lambda images, generator: seen.append(images) or images)
+    batch, choices = batch_of(), set()
+    styled = STYLES["moments"](batch["source"], batch["target"], batch["target_mask"])
+    for step in range(12):
+        advance(task.model, step, 12)
+        torch.manual_seed(step)
+        task.training_loss(batch)
+        plain = [bool(torch.equal(a, b)) for a, b in zip(seen[-1], batch["source"], strict=True)]
+        assert all(
+            torch.equal(image, whole if same else other)
+            for image, whole, other, same in zip(seen[-1], batch["source"], styled, plain, strict=True)
+        )
+        choices.add(tuple(plain))
+    assert choices >= {(True, False), (False, True)}
 
 
 def test_any_module_with_features_and_logits_can_be_adapted():
