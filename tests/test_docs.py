@@ -4,6 +4,7 @@ Blocks of one document run in order, in a folder that holds two tables and a few
 tiny. A block of bash runs line by line in this process; the few commands that set up a checkout are known and left out.
 """
 
+import dataclasses
 import importlib
 import re
 import shlex
@@ -18,6 +19,7 @@ from apps.asr.config import AsrConfig
 from apps.asr.config import ModelConfig as AsrModelConfig
 from apps.tabular.prediction import presets
 from apps.tabular.prediction.config import ModelConfig, TabularConfig
+from apps.vision.segmentation import presets as segmentation_presets
 from core.training import FitSettings
 
 ROOT = Path(core.__file__).parents[1]
@@ -42,6 +44,11 @@ def tiny():
 def tiny_asr():
     model = AsrModelConfig(width=16, layers=3, heads=2, reduce=1, kernel=3)
     return AsrConfig(model=model, fit=FitSettings(max_epochs=1))
+
+
+def tiny_segmentation():
+    preset = segmentation_presets.tiny()
+    return dataclasses.replace(preset, epoch_images=16, fit=FitSettings(max_epochs=1))
 
 
 def write_recordings(folder):
@@ -74,6 +81,9 @@ def folder(tmp_path, monkeypatch):
     write_recordings(tmp_path)
     for name in asr_presets.PRESETS:
         monkeypatch.setitem(asr_presets.PRESETS, name, tiny_asr)
+    quick = tiny_segmentation()
+    for name in segmentation_presets.PRESETS:
+        monkeypatch.setitem(segmentation_presets.PRESETS, name, lambda: quick)
     return tmp_path
 
 
@@ -103,7 +113,13 @@ def test_blocks_run(page, folder, capsys):
 
 
 def test_main_pages_have_blocks():
-    for name in ("README.md", "apps/tabular/prediction/README.md", "docs/tabular.md", "docs/asr.md"):
+    for name in (
+        "README.md",
+        "apps/tabular/prediction/README.md",
+        "docs/tabular.md",
+        "docs/asr.md",
+        "docs/segmentation.md",
+    ):
         assert {kind for kind, _ in blocks(ROOT / name)} == {"bash", "python"}, name
 
 
