@@ -191,20 +191,13 @@ class Recogniser:
             InputError: missing, damaged, of another kind or version, or a tokenizer that does not fit the network.
         """
         tree: Any = artefact.load(directory, kind=KIND, version=VERSION)
-        try:
+        with artefact.understood(directory):
             config = stored_config(AsrConfig, tree["config"], where=str(directory))
             model = Squeezeformer(config.features.n_mels, tree["outputs"], config.model)
             (rewrites,) = rewrites_from_state(tree.get("rewrites"), 1)
             model = replay(model, rewrites)
             model.load_state_dict(tree["model"])
             return cls(config, tokenizer_from_state(tree["tokenizer"]), model, rewrites)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-            # Whole as a file, but of another form than ours: an artefact made or changed by hand.
-            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}".splitlines()[0]
-            mend = "copy it again, or train again"
-            raise InputError(
-                f"the saved model does not fit together ({reason})", where=str(directory), mend=mend
-            ) from error
 
 
 def _within(time: float, seconds: float) -> float:

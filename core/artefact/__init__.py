@@ -9,7 +9,7 @@
 """
 
 from core.artefact.disk import replace_file
-from core.artefact.store import load, save
+from core.artefact.store import load, save, understood
 from core.artefact.structure import Tree
 
-__all__ = ["Tree", "load", "replace_file", "save"]
+__all__ = ["Tree", "load", "replace_file", "save", "understood"]

@@ -15,6 +15,8 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -95,6 +97,27 @@ def load(directory: str | os.PathLike[str], *, kind: str, version: int, stem: st
             if data == previous:
                 raise InputError("the tensors of this artefact are missing", where=str(tensor_path)) from error
     return unflatten(document["tree"], tensors, str(json_path))
+
+
+@contextmanager
+def understood(directory: str | os.PathLike[str]) -> Iterator[None]:
+    """Within the block an artefact that is whole as a file is taken apart; if it was made or changed by hand and has
+    another form than its reader expects, one line says so.
+
+    Raises:
+        InputError: for whatever such a tree makes its reader raise.
+
+    >>> with understood("r"):
+    ...     {}["model"]
+    Traceback (most recent call last):
+    core.errors.InputError: r: the saved model does not fit together (KeyError: 'model'); copy it again, or train again
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}".splitlines()[0]
+        what = f"the saved model does not fit together ({reason})"
+        raise InputError(what, where=str(directory), mend="copy it again, or train again") from error
 
 
 def _paths(directory: str | os.PathLike[str], stem: str) -> tuple[Path, Path]:

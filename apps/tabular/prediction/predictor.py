@@ -209,8 +209,8 @@ class TabularPredictor:
         Raises:
             InputError: missing, damaged, of another kind, or of a newer version.
         """
-        tree = artefact.load(directory, kind=KIND, version=VERSION)
-        try:
+        tree: Any = artefact.load(directory, kind=KIND, version=VERSION)
+        with artefact.understood(directory):
             config = stored_config(TabularConfig, tree["config"], where=str(directory))
             schema = Schema.from_dict(tree["schema"])
             encoder = TableEncoder.from_state(tree["encoder"])
@@ -223,11 +223,6 @@ class TabularPredictor:
             target = {name: float(tree["target"][name]) for name in ("location", "scale")}
             calibration = _calibration(tree["calibration"])
             return cls(schema, config, encoder, members, **target, calibration=calibration, rewrites=rewrites)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-            # Whole as a file, but of another form than ours: an artefact made or changed by hand.
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            mend = "copy it again, or train again"
-            raise InputError(f"the saved model is incomplete ({reason})", where=str(directory), mend=mend) from error
 
 
 def _calibration(tree: Mapping[str, Any]) -> Calibration:

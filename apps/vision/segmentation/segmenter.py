@@ -139,20 +139,13 @@ class Segmenter:
             InputError: missing, damaged, of another kind or version, or a network that does not fit the classes.
         """
         tree: Any = artefact.load(directory, kind=KIND, version=VERSION)
-        try:
+        with artefact.understood(directory):
             config = stored_config(SegmentationConfig, tree["config"], where=str(directory))
             classes = Classes.from_dict(tree["classes"])
             (rewrites,) = rewrites_from_state(tree.get("rewrites"), 1)
             model = replay(Segmentor(len(classes), config.model), rewrites)
             model.load_state_dict(tree["model"])
             return cls(config, classes, model, rewrites)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-            # Whole as a file, but of another form than ours: an artefact made or changed by hand.
-            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}".splitlines()[0]
-            mend = "copy it again, or train again"
-            raise InputError(
-                f"the saved model does not fit together ({reason})", where=str(directory), mend=mend
-            ) from error
 
 
 def pixels_of(image: Image) -> UInt8[np.ndarray, "H W 3"]:
