@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -117,6 +116,7 @@ class Group:
 
 _ALONE = Group()
 _CURRENT: ContextVar[Group] = ContextVar("group", default=_ALONE)
+_LEFT = False
 
 
 def current() -> Group:
@@ -213,6 +213,8 @@ def _is_of_connection(error: RuntimeError) -> bool:
 
 def _leave(error: BaseException, group: Group, store: dist.Store) -> NoReturn:
     """End this process's part with ``error``: the first tells the others its status, the others follow it."""
+    global _LEFT
+    _LEFT = True
     lost = LOST if isinstance(error, LostProcess) and LAUNCHER in os.environ else None
     if group.rank == 0:
         with suppress(RuntimeError):
@@ -225,11 +227,17 @@ def _leave(error: BaseException, group: Group, store: dist.Store) -> NoReturn:
             if verdict is not None:
                 raise SystemExit(int(verdict)) from error
     if lost is not None:
-        # At once: what the connections left running would end an orderly exit with words of its own.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(lost)
+        raise SystemExit(lost) from error
     raise error
+
+
+def is_left() -> bool:
+    """Whether this process went out of a group that it could not take down.
+
+    The group's threads are running then, and may want the interpreter when it is gone, which ends the process with
+    words and a status of their own. Such a process leaves without an orderly end, as :func:`core.command.run` does.
+    """
+    return _LEFT
 
 
 def _told(store: dist.Store, key: str, seconds: float) -> bytes | None:
