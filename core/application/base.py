@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -256,10 +256,21 @@ class Application(ABC, Generic[C, D, M]):
             minutes: wall minutes of the whole training, evaluations included.
         """
         seconds = 60 * minutes * FILLED / self.networks(config)
+        paces = [(share, self._pace(phase, data, minutes)) for share, phase in self.phases(config)]
+        step = sum(share * pace.step for share, pace in paces)
+        return with_fit(config, max_epochs=epochs_within(seconds, replace(paces[-1][1], step=step)), max_minutes=None)
+
+    def phases(self, config: C) -> Sequence[tuple[float, C]]:
+        """Parts of a training whose steps take different times: the share of its steps that each is, and a config all
+        of whose steps are of that part. One part unless an application says otherwise."""
+        return [(1.0, config)]
+
+    def _pace(self, config: C, data: D, minutes: float) -> Pace:
+        """Of short trainings, the first of which warms up."""
         for limit in (WARM_UP_MINUTES, min(PROBE_MINUTES, PROBE_SHARE * minutes)):
             short = with_fit(self.alone(config), max_epochs=_MANY, max_minutes=limit, patience=None)
             (result,) = self.fit(short, data).results
-        return with_fit(config, max_epochs=epochs_within(seconds, result.pace), max_minutes=None)
+        return result.pace
 
 
 def with_fit(config: C, **changes: Any) -> C:

@@ -95,6 +95,20 @@ class Segmentation(Application[SegmentationConfig, Adaptation, Segmenter]):
             summary=_summary(fitted),
         )
 
+    def phases(self, config: SegmentationConfig) -> Sequence[tuple[float, SegmentationConfig]]:
+        """Steps before images are mixed, and those with."""
+        adaptation = config.adaptation
+        if adaptation.kind != "adapt" or adaptation.mix_start in (0, 1):
+            return [(1.0, config)]
+        parts = {1.0: adaptation.mix_start, 0.0: 1.0 - adaptation.mix_start}
+        return [
+            (
+                share,
+                dataclasses.replace(config, adaptation=dataclasses.replace(adaptation, mix_start=start, mix_ramp=0)),
+            )
+            for start, share in parts.items()
+        ]
+
     def open(self, run: RunDirectory) -> Segmenter:
         """The segmenter of a finished run."""
         return load_run(run.path)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from apps.vision.segmentation.adaptation import ramp
 from apps.vision.segmentation.application import APPLICATION
 from apps.vision.segmentation.config import AdaptationConfig, ModelConfig, SegmentationConfig
 from apps.vision.segmentation.data.batches import Store
@@ -16,10 +17,11 @@ from apps.vision.segmentation.data.sources import Source
 from apps.vision.segmentation.fitting import fit_segmenter, new_model, task_of, training
 from apps.vision.segmentation.model import Segmentor
 from apps.vision.segmentation.weights import encoder_state
+from core.application.base import FILLED
 from core.artefact import load
 from core.errors import InputError
 from core.optim import OptimConfig
-from core.training import FitSettings
+from core.training import FitSettings, Pace
 
 CROP = CropConfig(crop=(32, 48))
 CONFIG = SegmentationConfig(
@@ -181,3 +183,26 @@ def test_labels_of_valid_are_shown_only_where_that_is_asked(labelled_target):
     assert "target_miou" not in hidden.result.history[-1]
     one, other = (dict(each.segmenter.model.state_dict()) for each in (shown, hidden))
     assert same(one, other)
+
+
+def test_minutes_are_divided_among_steps_with_and_without_mixing(monkeypatch):
+    paces = {
+        1.0: Pace(step=1.0, evaluation=5.0, steps_an_epoch=10),
+        0.0: Pace(step=3.0, evaluation=5.0, steps_an_epoch=10),
+    }
+    seen = []
+
+    def pace(application, config, data, minutes):
+        seen.append(config.adaptation)
+        return paces[config.adaptation.mix_start]
+
+    monkeypatch.setattr(type(APPLICATION), "_pace", pace)
+    late = dataclasses.replace(CONFIG.adaptation, mix_start=0.25)
+    config = dataclasses.replace(CONFIG, adaptation=late)
+    epochs = APPLICATION.within(config, None, 10.0).fit.max_epochs
+    assert epochs == int(600 * FILLED / (10 * (0.25 * 1.0 + 0.75 * 3.0) + 5.0))
+    assert [each.mix_ramp for each in seen] == [0.0, 0.0]
+    assert [ramp(99, 100, each.mix_start, each.mix_ramp) for each in seen] == [0.0, 1.0]
+    for kind in ("none", "target"):
+        alone = dataclasses.replace(config, adaptation=dataclasses.replace(late, kind=kind), watch="source_miou")
+        assert APPLICATION.phases(alone) == [(1.0, alone)]
