@@ -96,7 +96,7 @@ def write_outcome(
         history: one record an epoch.
         complete: nothing is left to train; False for a run that ended for want of minutes.
     """
-    replace_file(run.metrics, "".join(json.dumps(dict(record)) + "\n" for record in history))
+    replace_file(run.metrics, "".join(to_json(dict(record), lines=False) + "\n" for record in history))
     replace_file(run.outcome, to_json({"complete": complete, **facts}) + "\n")
 
 

@@ -48,10 +48,10 @@ def counted(what: str, *, shown: bool = True) -> Iterator[Callable[[int, int], N
         yield lambda done, total: bar.update(line, completed=done, total=total)
 
 
-def to_json(value: Any) -> str:
+def to_json(value: Any, *, lines: bool = True) -> str:
     """JSON of results: indented, keys in the order given, nan and infinities as ``null`` (JSON has no word for them).
 
-    Takes dataclasses, paths, and the scalars and arrays of numpy and torch too.
+    Takes dataclasses, paths, and the scalars and arrays of numpy and torch too. Without ``lines`` it is one line.
 
     >>> print(to_json({"n": 3, "auc": float("nan")}))
     {
@@ -59,7 +59,7 @@ def to_json(value: Any) -> str:
       "auc": null
     }
     """
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_plain(value), indent=2 if lines else None, ensure_ascii=False, allow_nan=False)
 
 
 def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:

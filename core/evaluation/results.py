@@ -3,9 +3,12 @@
     {"task", "model", "split", "n",
      "metrics":  {name: {"value", "ci95": [low, high]}},
      "baseline": {"name", "metrics": {…}},
+     "details":  {…},
      "speed": {…}, "environment": {…}}
 
-A number that does not exist (nan, infinity) is null: the file is strict JSON. ``ci95`` is always the 95 % interval.
+``details`` is what one task alone has to say; its own page says what is there, and it is empty where there is nothing.
+A number that does not exist (nan, infinity) is null: the file is strict JSON. ``ci95`` is always the 95 % interval; a
+difference has its ``p`` beside it.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ class Result:
         n: how many rows.
         metrics: each with its 95 % interval.
         baseline: the plain model a practitioner would try first.
+        details: of this task, by name: plain data, estimates and differences in any depth.
         speed: what was measured, its unit in the key: ``rows_per_second``.
         environment: versions, machine, threads, commit.
     """
@@ -49,6 +53,7 @@ class Result:
     n: int
     metrics: Mapping[str, Estimate]
     baseline: Baseline | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
     speed: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
 
@@ -58,7 +63,7 @@ class Result:
             {} if self.baseline is None else {"name": self.baseline.name, "metrics": _table(self.baseline.metrics)}
         )
         head = {"task": self.task, "model": self.model, "split": self.split, "n": self.n}
-        tail = {"speed": _strict(dict(self.speed)), "environment": _strict(dict(self.environment))}
+        tail = {name: _strict(dict(getattr(self, name))) for name in ("details", "speed", "environment")}
         return {**head, "metrics": _table(self.metrics), "baseline": baseline, **tail}
 
     def json(self) -> str:
@@ -103,15 +108,21 @@ def notes(metrics: Mapping[str, Estimate]) -> list[str]:
 
 
 def _table(metrics: Mapping[str, Estimate]) -> dict[str, Any]:
-    for name, estimate in metrics.items():
-        if estimate.confidence != 0.95:
-            raise ValueError(f"ci95 of {name} would hold a {estimate.confidence:.0%} interval")
-    return {name: {"value": _strict(e.value), "ci95": [_strict(e.low), _strict(e.high)]} for name, e in metrics.items()}
+    return {name: _interval(estimate, name) for name, estimate in metrics.items()}
 
 
-def _strict(value: Any) -> Any:
+def _interval(found: Estimate | Difference, name: str) -> dict[str, Any]:
+    if found.confidence != 0.95:
+        raise ValueError(f"ci95 of {name} would hold a {found.confidence:.0%} interval")
+    plain = {"value": _strict(found.value), "ci95": [_strict(found.low), _strict(found.high)]}
+    return {**plain, "p": _strict(found.p)} if isinstance(found, Difference) else plain
+
+
+def _strict(value: Any, name: str = "details") -> Any:
+    if isinstance(value, Estimate | Difference):
+        return _interval(value, name)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _strict(entry) for key, entry in value.items()}
-    return [_strict(entry) for entry in value] if isinstance(value, list | tuple) else value
+        return {key: _strict(entry, str(key)) for key, entry in value.items()}
+    return [_strict(entry, name) for entry in value] if isinstance(value, list | tuple) else value

@@ -213,7 +213,8 @@ class SegmentationConfig:
     ``target_entropy``: of the student's probabilities; ``target_information``: entropy of their mean less mean of
     their entropy; ``last``: the weights at the end, and no evaluation."""
     show_target: bool = False
-    """Also measure, for the record, the mIoU on the target's labelled ``valid`` images; it picks nothing."""
+    """Also measure, for the record, student and pseudo-labels on the target's labelled ``valid`` images; it picks
+    nothing."""
     seed: int = 0
     """Decides everything random."""
 

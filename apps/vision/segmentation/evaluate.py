@@ -1,10 +1,11 @@
-"""``manyformer segmentation evaluate``: IoU with intervals by image, beside a floor on the same images, and a page."""
+"""``manyformer segmentation evaluate``: IoU with intervals by image, beside a floor and other runs on the same ones."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,19 @@ from jaxtyping import Int64
 
 from apps.vision.segmentation.application import APPLICATION, matrices, predicted
 from apps.vision.segmentation.baseline import NAME, RowMajority
+from apps.vision.segmentation.beside import Beside, Opened, compared, differences, opened
+from apps.vision.segmentation.choice import Choice, choice_of
 from apps.vision.segmentation.data.items import Adaptation
 from apps.vision.segmentation.data.sources import Source
 from apps.vision.segmentation.inference import Inference
-from apps.vision.segmentation.metrics import Scores, measured, scores
+from apps.vision.segmentation.metrics import Scores, scores
 from apps.vision.segmentation.report import write_report
 from apps.vision.segmentation.segmenter import PLAIN, TASK, Segmenter, load_run
 from core.artefact import replace_file
 from core.command import EvaluateArguments, RunDirectory, data_facts, parse_arguments, run, say, source_from
 from core.command.environment import environment
 from core.errors import InputError
-from core.evaluation.bootstrap import Difference, paired
+from core.evaluation.bootstrap import Difference
 from core.evaluation.results import Baseline, Result, notes, score_lines
 
 
@@ -42,11 +45,25 @@ class Arguments(EvaluateArguments):
     """Also mirrored, and averaged."""
     scales: tuple[float, ...] = (1.0,)
     """Sizes of the image that are averaged."""
+    beside: Path | None = None
+    """Folder of another finished run, such as the source-only one, to score on the same images and compare with."""
+    upper: Path | None = None
+    """Folder of a run that learned from the target's labels: how much of the gap from --beside to it is closed."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found: the record, and what it was found from."""
+    """What was found: the record, and what it was found from.
+
+    Attributes:
+        result: the record.
+        data, segmenter, inference: what was scored.
+        matrices: ``(N, C, C)`` confusions of each image.
+        scores: of them.
+        differences: of ``miou`` and ``pixel_accuracy`` to the floor.
+        beside: other runs on the same images.
+        choice: which epoch other rules would have kept, of a run that was made with ``show_target``.
+    """
 
     result: Result
     data: Adaptation
@@ -55,6 +72,8 @@ class Evaluation:
     matrices: Int64[np.ndarray, "N C C"]
     scores: Scores
     differences: dict[str, Difference]
+    beside: Beside | None = None
+    choice: Choice | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,12 +89,26 @@ def _main(argv: list[str]) -> None:
         what = f"its classes ({', '.join(data.classes.names[:4])}, …) are not those of the model"
         raise InputError(what, where=data.name, mend=f"the model says {', '.join(segmenter.classes.names[:4])}, …")
     inference = Inference(window=arguments.window, flip=arguments.flip, scales=arguments.scales)
+    others = _others(arguments)
     evaluation = evaluate(segmenter, data, arguments.split, inference)
+    beside = compared(others, data, arguments.split, inference, evaluation.matrices) if others else None
+    evaluation = with_more(evaluation, beside, choice_of(arguments.run, segmenter.config))
     say(_lines(evaluation))
     if arguments.json is not None:
         replace_file(arguments.json, evaluation.result.json())
     if arguments.report is not None:
         say(f"report: {write_report(evaluation, arguments.run, arguments.report / 'index.html')}")
+
+
+def _others(arguments: Arguments) -> Sequence[Opened]:
+    """The run and those that it is compared with; none where none is named."""
+    if arguments.beside is None:
+        if arguments.upper is not None:
+            mend = "give --beside too, the run that learned from the source alone"
+            raise InputError("there is no lower end of the gap", where="--upper", mend=mend)
+        return ()
+    elsewhere = any(word is not None for word in (arguments.data, arguments.target, arguments.target_domain))
+    return opened(arguments.run, arguments.beside, arguments.upper, split=arguments.split, elsewhere=elsewhere)
 
 
 def _source(arguments: Arguments) -> Source:
@@ -119,18 +152,16 @@ def evaluate(segmenter: Segmenter, data: Adaptation, split: str, inference: Infe
         },
         environment=environment(),
     )
-    return Evaluation(result, data, segmenter, inference, ours, found, _compared(ours, theirs, names))
+    to_floor = differences(ours, theirs, names, ("miou", "pixel_accuracy"))
+    return Evaluation(result, data, segmenter, inference, ours, found, to_floor)
 
 
-def _compared(
-    ours: Int64[np.ndarray, "N C C"], theirs: Int64[np.ndarray, "N C C"], names: Sequence[str]
-) -> dict[str, Difference]:
-    """Of the metrics of all classes: ours minus theirs on the same images."""
-    a, b = measured(ours, names).measures, measured(theirs, names).measures
-    return {
-        name: paired(a[name].metric, a[name].truth, a[name].prediction, b[name].prediction)
-        for name in ("miou", "pixel_accuracy")
-    }
+def with_more(evaluation: Evaluation, beside: Beside | None, choice: Choice | None) -> Evaluation:
+    """With other runs and other choices of its weights, in the record too."""
+    details = {} if beside is None else beside.details()
+    if choice is not None:
+        details["checkpoints"] = choice.to_dict()
+    return replace(evaluation, result=replace(evaluation.result, details=details), beside=beside, choice=choice)
 
 
 def _lines(evaluation: Evaluation) -> str:
@@ -139,6 +170,8 @@ def _lines(evaluation: Evaluation) -> str:
     kind = " (synthetic)" if data.synthetic else ""
     lines = [f"{result.model} on {result.n:,} images of {result.split}, {data.name}{kind}, in %, with 95 % intervals"]
     lines += score_lines(result, evaluation.differences)
+    if evaluation.beside is not None:
+        lines += evaluation.beside.lines()
     if found.without_support:
         lines.append(f"  without a labelled pixel, and not in miou: {', '.join(found.without_support)}")
     assert result.baseline is not None

@@ -148,6 +148,7 @@ def training(config: SegmentationConfig, data: Adaptation, store: Store) -> Load
         data.classes.names,
         BatchConfig(source=crops, target=config.target, rare=config.rare if config.rare_classes else None),
         length=config.epoch_images,
+        counts=data.counts if config.rare_classes else None,
         store=store,
     )
     return Loader(batches, FixedSize(config.batch, drop_last=True), seed=config.seed, shuffle=True)

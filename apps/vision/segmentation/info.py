@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from apps.vision.segmentation.config import SIZES
+from apps.vision.segmentation.config import SIZES, ModelConfig
 from apps.vision.segmentation.model import CHANNELS, Segmentor
 from apps.vision.segmentation.presets import PRESETS
 from apps.vision.segmentation.segmenter import TASK, load_run
@@ -60,19 +60,25 @@ def _facts(arguments: Arguments) -> dict[str, Any]:
     height, width = arguments.height, arguments.width
     if arguments.run is not None:
         segmenter = load_run(arguments.run)
-        facts = {**describe(segmenter.model, height, width), "run": str(arguments.run)}
+        facts = {**describe(segmenter.model.to("meta"), height, width), "run": str(arguments.run)}
         facts["classes"] = list(segmenter.classes.names)
         facts["adaptation"] = segmenter.config.adaptation.kind
         return facts | rewritten(segmenter.rewrites[0])
     if arguments.preset is not None:
-        model = Segmentor(arguments.classes, from_preset(PRESETS, arguments.preset).model)
+        model = _sized(arguments.classes, from_preset(PRESETS, arguments.preset).model)
         return {**describe(model, height, width), "preset": arguments.preset}
-    return describe(Segmentor(arguments.classes, SIZES[arguments.size].model()), height, width, size=arguments.size)
+    return describe(_sized(arguments.classes, SIZES[arguments.size].model()), height, width, size=arguments.size)
+
+
+def _sized(classes: int, config: ModelConfig) -> Segmentor:
+    """A network of sizes without values: what is counted needs none, and 80 million take seconds to draw."""
+    with torch.device("meta"):
+        return Segmentor(classes, config)
 
 
 def describe(model: Segmentor, height: int, width: int, *, size: str | None = None) -> dict[str, Any]:
     """Facts of one network for an image of so many rows and columns; ``encoder_macs`` leave out the head."""
-    images = torch.zeros(1, CHANNELS, height, width)
+    images = torch.zeros(1, CHANNELS, height, width, device=next(model.parameters()).device)
     return {
         "task": TASK,
         "model": "daformer",

@@ -63,7 +63,7 @@ class SupervisedTask(Task):
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """What :func:`.watch.watched` finds."""
-        return watched(self.model, None, batches, self.classes)
+        return watched(self.model, None, batches, self.classes, self.config.adaptation)
 
     def _source(self, images: Float[Tensor, "B 3 H W"], generator: torch.Generator) -> Float[Tensor, "B 3 H W"]:
         """Source images as the student sees them."""
@@ -129,7 +129,7 @@ class AdaptationTask(SupervisedTask):
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """What :func:`.watch.watched` finds, of student and teacher."""
-        return watched(self.model.student, self.model.teacher, batches, self.classes)
+        return watched(self.model.student, self.model.teacher, batches, self.classes, self.config.adaptation)
 
     @property
     def _segments(self) -> Segments:

@@ -7,14 +7,21 @@
                        (Gomes, Krause and Perona, NIPS 2010)
 ``target_agreement``   percent of pixels on which student and teacher say the same class
 ``target_miou``        percent, where labels of the target are shown; for the record alone
+``teacher_miou``       percent, of the teacher on the same images
+``teacher_accuracy``   percent of their labelled pixels that the teacher, hence a pseudo-label, is right about
+``pseudo_confident``   percent of those that the teacher is sure of, by the threshold of the training
+``pseudo_accuracy``    percent of those it is sure of that it is right about; nan where it is sure of none
 ====================== ===============================================================================================
 
-Entropies and agreement are of the network's own grid; IoU of the labels' size.
+Entropies and agreement are of the network's own grid; everything that is held against a label is of the label's size.
+The teacher is in evaluation mode here, and sees whole images; in a step its norms take the statistics of its batch, and
+it sees crops.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +30,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from apps.vision.segmentation.adaptation import enlarged
+from apps.vision.segmentation.adaptation import enlarged, pseudo_labels
 from apps.vision.segmentation.adapting import logits_of
+from apps.vision.segmentation.config import AdaptationConfig
+from apps.vision.segmentation.data.classes import IGNORE
 from apps.vision.segmentation.data.whole import Role, alike
 from apps.vision.segmentation.metrics import class_ious, confusion
 
@@ -38,7 +47,11 @@ _COMPARED = {Role.SOURCE: "source_miou", Role.SHOWN: "target_miou"}
 
 
 def watched(
-    student: nn.Module, teacher: nn.Module | None, batches: Iterable[Mapping[str, Any]], classes: int
+    student: nn.Module,
+    teacher: nn.Module | None,
+    batches: Iterable[Mapping[str, Any]],
+    classes: int,
+    config: AdaptationConfig,
 ) -> dict[str, float]:
     """The numbers above, as far as the batches hold images for them.
 
@@ -47,21 +60,24 @@ def watched(
         teacher: to agree with, in evaluation mode.
         batches: of :class:`.data.whole.WholeImages`, each read once.
         classes: K.
+        config: when the teacher is sure.
     """
     matrices = {role: np.zeros((classes, classes), dtype=np.int64) for role in _COMPARED}
-    seen = _Unlabelled(classes)
+    seen, taught = _Unlabelled(classes), _Taught(classes, config)
     for batch in batches:
         for places, images in alike(batch["images"]):
             logits = logits_of(student, images).float()
             told = logits_of(teacher, images) if teacher is not None and _has_target(batch, places) else None
             for row, place in enumerate(places):
-                role = Role(int(batch["roles"][place]))
+                role, label = Role(int(batch["roles"][place])), batch["labels"][place]
                 if role in _COMPARED:
-                    matrices[role] += _confusion(logits[row], batch["labels"][place], classes)
+                    matrices[role] += _confusion(logits[row], label, classes)
                 else:
                     seen.add(logits[row], None if told is None else told[row])
+                if role is Role.SHOWN and told is not None:
+                    taught.add(told[row], label)
     found = {_COMPARED[role]: _miou(matrix) for role, matrix in matrices.items() if matrix.any()}
-    return {**found, **seen.found()}
+    return {**found, **seen.found(), **taught.found()}
 
 
 class _Unlabelled:
@@ -93,8 +109,37 @@ class _Unlabelled:
         return numbers
 
 
+class _Taught:
+    """What the teacher says of images of the target whose labels are shown."""
+
+    def __init__(self, classes: int, config: AdaptationConfig) -> None:
+        self.matrix = np.zeros((classes, classes), dtype=np.int64)
+        self.confident, self.right = 0, 0
+        # of whole images, whose borders are no crop's
+        self._rule = replace(config, share_of="pixel", ignore_top=0, ignore_bottom=0)
+
+    def add(self, logits: Float[Tensor, "K h w"], label: Tensor) -> None:
+        label = label.to(logits.device)
+        pseudo = pseudo_labels(logits[None], (label != IGNORE)[None], self._rule)
+        said, sure = pseudo.labels[0], pseudo.weights[0] > 0
+        self.matrix += confusion(label.cpu().numpy(), said.cpu().numpy(), len(self.matrix))
+        self.confident += int(sure.sum())
+        self.right += int((sure & (said == label)).sum())
+
+    def found(self) -> dict[str, float]:
+        pixels = int(self.matrix.sum())
+        if not pixels:
+            return {}
+        return {
+            "teacher_miou": _miou(self.matrix),
+            "teacher_accuracy": 100.0 * float(np.trace(self.matrix)) / pixels,
+            "pseudo_confident": 100.0 * self.confident / pixels,
+            "pseudo_accuracy": 100.0 * self.right / self.confident if self.confident else float("nan"),
+        }
+
+
 def _has_target(batch: Mapping[str, Any], places: list[int]) -> bool:
-    return bool((batch["roles"][places] == int(Role.TARGET)).any())
+    return bool((batch["roles"][places] != int(Role.SOURCE)).any())
 
 
 def _confusion(logits: Float[Tensor, "K h w"], label: Tensor, classes: int) -> NDArray[np.int64]:

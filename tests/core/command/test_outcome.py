@@ -63,6 +63,12 @@ def test_a_run_is_complete_only_when_its_outcome_says_so(run):
     assert read_history(run.metrics) == [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.5}]
 
 
+def test_a_number_that_does_not_exist_is_null_in_the_history(run):
+    write_outcome(run, {}, [{"epoch": 1, "loss": float("nan")}], complete=True)
+    assert run.metrics.read_text() == '{"epoch": 1, "loss": null}\n'
+    assert read_history(run.metrics) == [{"epoch": 1, "loss": None}]
+
+
 def test_history_may_be_missing_but_not_damaged(run):
     assert read_history(run.metrics) == []
     for text in ("{", "3\n", '{"loss": 1.0}\n', '{"epoch": null}\n'):

@@ -30,6 +30,7 @@ def test_the_object_has_the_promised_form() -> None:
         "n": 50,
         "metrics": {"auc": {"value": 0.5, "ci95": [0.1, 0.9]}, "f1": {"value": None, "ci95": [None, None]}},
         "baseline": {"name": "gradient boosting", "metrics": {"auc": {"value": 0.4, "ci95": [0.1, 0.9]}}},
+        "details": {},
         "speed": {"rows_per_second": None, "repeats": [1.5, None]},
         "environment": {"torch": "2.9", "threads": 2},
     }
@@ -39,6 +40,23 @@ def test_another_confidence_cannot_pass_as_ci95() -> None:
     result = Result(task="t", model="m", split="s", n=1, metrics={"auc": estimate(0.5, confidence=0.9)})
     with pytest.raises(ValueError, match="ci95 of auc"):
         result.json()
+
+
+def test_details_are_plain_data_with_intervals_at_any_depth() -> None:
+    difference = Difference(0.1, 0.05, 0.15, 0.95, 0.02, 1000, 1000, 50, 0.012, 0.07, 0.5, 0.4)
+    details = {"beside": [{"auc": estimate(0.5), "gain": difference}], "share": None, "epochs": 3, "lost": math.inf}
+    result = Result(task="t", model="m", split="s", n=1, metrics={}, details=details)
+    assert json.loads(result.json())["details"] == {
+        "beside": [
+            {"auc": {"value": 0.5, "ci95": [0.1, 0.9]}, "gain": {"value": 0.1, "ci95": [0.05, 0.15], "p": 0.012}}
+        ],
+        "share": None,
+        "epochs": 3,
+        "lost": None,
+    }
+    for wrong in (estimate(0.5, confidence=0.9), replace(difference, confidence=0.9)):
+        with pytest.raises(ValueError, match="ci95 of gain"):
+            replace(result, details={"beside": {"gain": wrong}}).json()
 
 
 def test_lines_for_a_terminal_stand_in_columns_and_leave_out_what_is_not_there() -> None:

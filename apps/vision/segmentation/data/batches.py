@@ -28,8 +28,8 @@ from apps.vision.segmentation.data.geometry import (
     resized_image,
     resized_label,
 )
-from apps.vision.segmentation.data.items import Labelled, View
-from apps.vision.segmentation.data.rare import RareClassConfig, RareClassSampler, count_labels
+from apps.vision.segmentation.data.items import Labelled, View, count_labels
+from apps.vision.segmentation.data.rare import RareClassConfig, RareClassSampler
 from core.errors import InputError
 
 _Key = tuple[str, tuple[int, int] | None]
@@ -121,7 +121,7 @@ class AdaptationBatches:
         classes: names of the classes.
         config: crops and sampling.
         length: examples an epoch; as many as there are source images unless given.
-        counts: from :func:`.rare.count_labels`, where they are known already.
+        counts: from :func:`.items.count_labels`, where they are known already.
         store: keeps what is decoded.
 
     Raises:

@@ -12,9 +12,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
-from apps.vision.segmentation.data.classes import Classes
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from apps.vision.segmentation.data.classes import IGNORE, Classes
 from apps.vision.segmentation.data.pictures import Picture
 from core.command import Finding
 from core.errors import InputError, nearest
@@ -129,6 +133,15 @@ class Adaptation:
         keys = {item.key for item in kept}
         return replace(self, source={**self.source, "train": tuple(item for item in train if item.key in keys)})
 
+    @cached_property
+    def counts(self) -> Int64[np.ndarray, "N K"]:
+        """Of the source's training labels, as :func:`count_labels`; they are read once, however often it is trained on.
+
+        Raises:
+            InputError: a label that cannot be read.
+        """
+        return count_labels(self.source["train"], len(self.classes))
+
     def digests(self) -> dict[str, str]:
         """A digest of each split: of the contents of all files and their order, not of where they lie."""
         sets: dict[str, Sequence[Item]] = {f"source-{split}": items for split, items in self.source.items()}
@@ -147,6 +160,31 @@ def digest_of(items: Sequence[Item], classes: Classes) -> str:
 def _digest_item(item: Item) -> bytes:
     label = item.label.digest() if isinstance(item, Labelled) else b""
     return hashlib.sha256(repr((item.key, item.group)).encode() + item.image.digest() + label).digest()
+
+
+def count_labels(items: Sequence[Labelled], classes: int) -> Int64[np.ndarray, "N K"]:
+    """Pixels of each class in each label at its original resolution; the last of K = classes + 1 is not labelled.
+
+    Reads every label, in threads.
+
+    Raises:
+        InputError: a label that cannot be read.
+    """
+
+    def count(item: Labelled) -> Int64[np.ndarray, "K"]:
+        return class_counts(item.label.read(), classes)
+
+    return np.stack(list(in_threads(count, items)))
+
+
+def class_counts(label: UInt8[np.ndarray, "H W"], classes: int) -> Int64[np.ndarray, "K"]:
+    """Pixels of each class, and in one more place those that are not labelled.
+
+    >>> class_counts(np.array([[0, 2, 2, 255]], dtype=np.uint8), 3).tolist()
+    [1, 0, 2, 1]
+    """
+    counts = np.bincount(label.ravel(), minlength=IGNORE + 1)
+    return np.append(counts[:classes], counts[IGNORE]).astype(np.int64)
 
 
 def in_threads(function: Callable[[_T], _R], items: Sequence[_T]) -> Iterator[_R]:

@@ -14,9 +14,8 @@ from jaxtyping import Int64
 from numpy.typing import NDArray
 
 from apps.vision.segmentation.data.batches import sizes_differ
-from apps.vision.segmentation.data.items import Item, Labelled
+from apps.vision.segmentation.data.items import Item, Labelled, class_counts
 from apps.vision.segmentation.data.pictures import Header, ImageFile, LabelFile, Picture, refuse_form
-from apps.vision.segmentation.data.rare import class_counts
 from core.command import Finding, from_error
 from core.errors import InputError
 

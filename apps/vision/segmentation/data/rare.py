@@ -20,17 +20,15 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from apps.vision.segmentation.data.classes import IGNORE
 from apps.vision.segmentation.data.geometry import (
     CropConfig,
     Cut,
     cut_label,
     draw_source_cut,
 )
-from apps.vision.segmentation.data.items import Labelled, in_threads
 from core.errors import InputError
 
 IMAGE_SHARE, CROP_SHARE = 3000 / (1914 * 1052), 1500 / 512**2
@@ -68,35 +66,10 @@ class RareClassConfig:
             raise InputError(f"{self.tries} is not a number of tries", where="tries")
 
 
-def count_labels(items: Sequence[Labelled], classes: int) -> Int64[np.ndarray, "N K"]:
-    """Pixels of each class in each label at its original resolution; the last of K = classes + 1 is not labelled.
-
-    Reads every label, in threads.
-
-    Raises:
-        InputError: a label that cannot be read.
-    """
-
-    def count(item: Labelled) -> Int64[np.ndarray, "K"]:
-        return class_counts(item.label.read(), classes)
-
-    return np.stack(list(in_threads(count, items)))
-
-
-def class_counts(label: UInt8[np.ndarray, "H W"], classes: int) -> Int64[np.ndarray, "K"]:
-    """Pixels of each class, and in one more place those that are not labelled.
-
-    >>> class_counts(np.array([[0, 2, 2, 255]], dtype=np.uint8), 3).tolist()
-    [1, 0, 2, 1]
-    """
-    counts = np.bincount(label.ravel(), minlength=IGNORE + 1)
-    return np.append(counts[:classes], counts[IGNORE]).astype(np.int64)
-
-
 def class_shares(
     counts: Int64[np.ndarray, "N K"], of: Literal["labelled", "all"] = "labelled"
 ) -> Float64[np.ndarray, "C"]:
-    """f: the share of each class in what :func:`count_labels` gave.
+    """f: the share of each class in what :func:`.items.count_labels` gave.
 
     >>> class_shares(np.array([[6, 2, 2]])).tolist(), class_shares(np.array([[6, 2, 2]]), "all").tolist()
     ([0.75, 0.25], [0.6, 0.2])
@@ -122,7 +95,7 @@ class RareClassSampler:
     """Draws a class, then an image that has it.
 
     Args:
-        counts: from :func:`count_labels`.
+        counts: from :func:`.items.count_labels`.
         config: T and the smallest counts.
         crop: height and width of a crop.
         names: of the classes, for errors.

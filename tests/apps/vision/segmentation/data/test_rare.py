@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from apps.vision.segmentation.data.geometry import CropConfig, cut_label
+from apps.vision.segmentation.data.items import count_labels
 from apps.vision.segmentation.data.rare import (
     RareClassConfig,
     RareClassSampler,
     class_probabilities,
     class_shares,
-    count_labels,
 )
 from core.errors import InputError
 
