@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from apps.vision.segmentation.beside import Beside, Companion, differences
-from apps.vision.segmentation.share import UNSEEN, Closed
+from apps.vision.segmentation.share import UNSEEN
 from core.evaluation import plots
-from core.evaluation.bootstrap import Difference, holm
+from core.evaluation.bootstrap import Difference, decimals, holm
 from core.evaluation.effects import Verdict
 from core.evaluation.plots import ForestRow
-from core.evaluation.report import Cell, Report, Section, Tile, number
+from core.evaluation.report import Cell, Report, Section, Tile
 
 if TYPE_CHECKING:
     from apps.vision.segmentation.evaluate import Evaluation
@@ -41,14 +41,15 @@ def _tiles(beside: Beside, titles: Mapping[str, str]) -> list[Tile]:
     tiles = []
     for name, title in titles.items():
         difference = beside.lower.differences[name]
-        interval = f"95 % CI {_signed(difference.low)} to {_signed(difference.high)}, p = {difference.p:.2g}"
+        low, high = (_signed(end, difference) for end in (difference.low, difference.high))
         label = f"{title.removesuffix(', %')}, points more than {beside.lower.name}"
-        tiles.append(Tile(label, _signed(difference.value), interval))
+        interval = f"95 % CI {low} to {high}, p = {difference.p:.2g}"
+        tiles.append(Tile(label, _signed(difference.value, difference), interval, note=difference.note))
     for name, found in beside.closed.items():
         if name in titles:
-            label = f"Share of the gap closed, {titles[name].removesuffix(', %').lower()}, %"
+            label = f"{titles[name].removesuffix(', %')}, share of the gap closed, %"
             none = Tile(label, "\N{EN DASH}", note=UNSEEN)
-            tiles.append(none if found.share is None else Tile.of(label.replace("miou", "mIoU"), found.share))
+            tiles.append(none if found.share is None else Tile.of(label, found.share))
     return tiles
 
 
@@ -63,14 +64,10 @@ def _table(
     for name, own in evaluation.result.metrics.items():
         ends = [beside.lower.scores.metrics[name].value, own.value]
         ends += [] if upper is None else [upper.scores.metrics[name].value]
-        shares = [] if upper is None else [_share(beside.closed[name])]
-        label = titles.get(name) or f"IoU of {name.removeprefix('iou/')}, %"
-        rows.append((label, *ends, str(beside.lower.differences[name]).replace("-", "\N{MINUS SIGN}"), *shares))
+        shares = [] if upper is None else [beside.closed[name].share]
+        label = titles.get(name) or f"IoU {name.removeprefix('iou/')}, %"
+        rows.append((label, *ends, beside.lower.differences[name], *shares))
     return rows, columns
-
-
-def _share(closed: Closed) -> str:
-    return "no gap seen" if closed.share is None else str(closed.share).replace("-", "\N{MINUS SIGN}")
 
 
 def _caption(beside: Beside) -> str:
@@ -83,7 +80,7 @@ def _caption(beside: Beside) -> str:
         return said
     return (
         f"{said} Gap closed: that difference as a share of {beside.upper.name} less {beside.lower.name}, with the "
-        "interval of the ratio; none is given where the gap is not distinguishable from zero."
+        f"interval of the ratio; \N{EN DASH} stands for: {UNSEEN}."
     )
 
 
@@ -119,9 +116,10 @@ def _row(name: str, lower: Companion, wide: Difference, p: float) -> ForestRow:
         wide_high=wide.high,
         smallest=own.smallest_effect,
         verdict=verdict,
-        beside=f"{_signed(own.value)}, p = {p:.2g}" if math.isfinite(p) else "",
+        beside=f"{_signed(own.value, own)}, p = {p:.2g}" if math.isfinite(p) else "",
     )
 
 
-def _signed(value: float) -> str:
-    return f"+{number(value)}" if value > 0 else number(value)
+def _signed(value: float, of: Difference) -> str:
+    """With as many decimals as the interval has a use for."""
+    return decimals(of.low, of.high, "+,")(value).replace("-", "\N{MINUS SIGN}")

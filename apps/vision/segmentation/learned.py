@@ -10,7 +10,7 @@ from apps.vision.segmentation.choice import Choice, choice_of
 from apps.vision.segmentation.config import SegmentationConfig
 from core.command import RunDirectory, read_history
 from core.evaluation import plots
-from core.evaluation.report import Report, number
+from core.evaluation.report import Report
 
 _PANELS = {
     "Loss": ["train_loss", "train_source", "train_mixed"],
@@ -94,7 +94,7 @@ def _checkpoints(report: Report, found: Choice, config: SegmentationConfig) -> N
             each.epoch,
             each.target_miou,
             each.regret,
-            "\N{EN DASH}" if each.correlation is None else number(each.correlation),
+            each.correlation,
         )
         for each in found.picked
     ]

@@ -33,7 +33,7 @@ def rates_by_group(
     for place, estimate in enumerate(groups.values()):
         if math.isfinite(estimate.low) and math.isfinite(estimate.high):
             axes.plot([estimate.low, estimate.high], [place, place], color=COLOURS[0], linewidth=2)
-        axes.plot([estimate.value], [place], "o", color=COLOURS[0], markersize=6)
+        axes.plot([estimate.value], [place], "o", color=COLOURS[0], markersize=6, clip_on=False)
     if whole is not None:
         axes.axvline(whole, color=MUTED, linewidth=1.2, linestyle=":")
     axes.set_yticks(range(len(groups)), names)

@@ -23,15 +23,15 @@ refused; nothing is guessed.
 
 from __future__ import annotations
 
-import colorsys
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float64, UInt8
 from numpy.typing import NDArray
 
 from core.errors import InputError
@@ -42,7 +42,24 @@ MOST = 250
 """Classes that fit into a byte beside :data:`IGNORE`."""
 
 Colour = tuple[int, int, int]
+_CONES = np.array(
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+)
+_OPPONENTS = np.array(
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+)
 _UNKNOWN = -1
+_LEVELS = 24, 232
+_DARK = 0.35
+"""Lightness (of Oklab) below which colours look black beside brighter ones."""
 _KEYS = ("classes", "ignore_index", "palette", "ignore_colours", "ids", "reduce_zero_label", "things", "size")
 
 
@@ -173,16 +190,44 @@ class LabelMap:
 
 
 def colours_for(count: int) -> tuple[Colour, ...]:
-    """Distinct colours where a source names none: hues by the golden ratio, two levels of brightness.
+    """Distinct colours where a source names none: each is as far as can be from those before it, from white and black.
 
-    >>> len(set(colours_for(40)))
-    40
+    Distances are Euclidean in Oklab (Ottosson, "A perceptual color space for image processing", 2020), where equal ones
+    look about equal. The first colours are the same for any number of classes.
+
+    >>> len(set(colours_for(40))), colours_for(40)[:7] == colours_for(7)
+    (40, True)
     """
-    made = []
-    for index in range(count):
-        red, green, blue = colorsys.hsv_to_rgb(index * 0.61803398875 % 1.0, 0.75, 0.9 if index % 2 else 0.6)
-        made.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return tuple(made)
+    return _all_colours()[:count]
+
+
+@cache
+def _all_colours() -> tuple[Colour, ...]:
+    """For as many classes as there can be, of a grid of colours."""
+    levels = np.linspace(*_LEVELS, 9).round()  # of screens, less their glaring ends
+    grid = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+    grid = grid[oklab(grid)[:, 0] > _DARK]
+    seen = oklab(grid)
+    nearest = np.minimum(*(np.linalg.norm(seen - oklab(np.full(3, end)), axis=1) for end in (0.0, 255.0)))
+    chosen: list[Colour] = []
+    for _ in range(MOST):
+        place = int(nearest.argmax())
+        red, green, blue = grid[place].astype(int).tolist()
+        chosen.append((red, green, blue))
+        nearest = np.minimum(nearest, np.linalg.norm(seen - seen[place], axis=1))
+    return tuple(chosen)
+
+
+def oklab(colours: Float64[np.ndarray, "*N 3"]) -> Float64[np.ndarray, "*N 3"]:
+    """Red, green and blue of sRGB, 0 to 255, as lightness and two opponent colours.
+
+    >>> oklab(np.array([255.0, 255.0, 255.0])).round(3).tolist()[0]
+    1.0
+    """
+    share = colours / 255.0
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    found: Float64[np.ndarray, "*N 3"] = np.cbrt(linear @ _CONES.T) @ _OPPONENTS.T
+    return found
 
 
 def read_classes(path: Path) -> tuple[Classes, LabelMap]:

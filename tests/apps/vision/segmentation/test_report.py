@@ -114,9 +114,10 @@ def test_the_page_says_what_lies_between_runs_and_how_weights_could_be_chosen(fi
     assert re.findall("<h2>(.*?)</h2>", page) == heads
     details = json.loads((tmp_path / "scores.json").read_text())["details"]
     rows = {row[0]: row[1:] for row in table_under(page, "Difference: adapted less source-only")}
-    assert list(rows) == ["Mean IoU, %", "Pixel accuracy, %", "IoU of sky, %", "IoU of car, %"]
+    assert list(rows) == ["Mean IoU, %", "Pixel accuracy, %", "IoU sky, %", "IoU car, %"]
     for cells, closed in zip(rows.values(), details["gap_closed"].values(), strict=True):
-        assert ("p = " in cells[3], cells[4] == "no gap seen") == (True, closed["share"] is None)
+        assert ("p = " in cells[3], cells[4] == "\N{EN DASH}") == (True, closed["share"] is None)
+    assert "stands for: gap not distinguishable from zero" in page
     assert "of these trainings: other seeds may turn them" in page
     assert "what each run predicted, with its mean IoU on the image" in page
     assert "a probability of 0.9 or more" in page

@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.vision.segmentation.data.classes import IGNORE, Classes, LabelMap, classes_from, read_classes
+from apps.vision.segmentation.data.classes import (
+    IGNORE,
+    MOST,
+    Classes,
+    LabelMap,
+    classes_from,
+    colours_for,
+    oklab,
+    read_classes,
+)
 from apps.vision.segmentation.data.labelmaps import CITYSCAPES, LABEL_IDS, SYNTHIA, TRAIN_IDS
 from core.errors import InputError
 
@@ -129,3 +138,20 @@ def test_a_translated_map_ignores_what_the_other_lacks():
     labels = LabelMap(ids={7: 0, 8: 1, 9: IGNORE}, colours={(1, 1, 1): 1}).translated({0: 4})
     assert dict(labels.ids) == {7: 4, 8: IGNORE, 9: IGNORE}
     assert dict(labels.colours) == {(1, 1, 1): IGNORE}
+
+
+def test_oklab_of_the_primaries():
+    """Values as Ottosson's definition has them for sRGB."""
+    primaries = 255.0 * np.eye(3)
+    known = [[0.62796, 0.22486, 0.12585], [0.86644, -0.23389, 0.17950], [0.45201, -0.03246, -0.31153]]
+    assert oklab(primaries) == pytest.approx(np.array(known), abs=1e-4)
+    assert oklab(np.array([[255.0] * 3, [0.0] * 3])) == pytest.approx(np.array([[1.0, 0, 0], [0, 0, 0]]), abs=1e-6)
+
+
+@pytest.mark.parametrize(("count", "apart"), [(11, 0.2), (19, 0.13), (MOST, 0.04)])
+def test_colours_that_nobody_named_can_be_told_apart(count, apart):
+    colours = colours_for(count)
+    assert colours == colours_for(MOST)[:count]
+    places = oklab(np.array([*colours, (255, 255, 255), (0, 0, 0)], dtype=np.float64))
+    distances = np.linalg.norm(places[:, None] - places[None], axis=-1) + 9 * np.eye(len(places))
+    assert distances.min() > apart
