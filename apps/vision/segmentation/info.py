@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from apps.vision.segmentation.config import SIZES, ModelConfig
+from apps.vision.segmentation.config import SIZES
 from apps.vision.segmentation.model import CHANNELS, Segmentor
 from apps.vision.segmentation.presets import PRESETS
 from apps.vision.segmentation.segmenter import TASK, load_run
@@ -60,24 +61,31 @@ def _facts(arguments: Arguments) -> dict[str, Any]:
     height, width = arguments.height, arguments.width
     if arguments.run is not None:
         segmenter = load_run(arguments.run)
-        facts = {**describe(segmenter.model.to("meta"), height, width), "run": str(arguments.run)}
+        facts = {**_described(lambda: copy.deepcopy(segmenter.model), height, width), "run": str(arguments.run)}
         facts["classes"] = list(segmenter.classes.names)
         facts["adaptation"] = segmenter.config.adaptation.kind
         return facts | rewritten(segmenter.rewrites[0])
     if arguments.preset is not None:
-        model = _sized(arguments.classes, from_preset(PRESETS, arguments.preset).model)
-        return {**describe(model, height, width), "preset": arguments.preset}
-    return describe(_sized(arguments.classes, SIZES[arguments.size].model()), height, width, size=arguments.size)
+        config = from_preset(PRESETS, arguments.preset).model
+        return {**_described(lambda: Segmentor(arguments.classes, config), height, width), "preset": arguments.preset}
+    published = SIZES[arguments.size].model()
+    return _described(lambda: Segmentor(arguments.classes, published), height, width, size=arguments.size)
 
 
-def _sized(classes: int, config: ModelConfig) -> Segmentor:
-    """A network of sizes without values: what is counted needs none, and 80 million take seconds to draw."""
-    with torch.device("meta"):
-        return Segmentor(classes, config)
+def _described(make: Callable[[], Segmentor], height: int, width: int, *, size: str | None = None) -> dict[str, Any]:
+    """Of a network without values, where that can be: to draw and multiply those of a large one takes seconds."""
+    try:
+        with torch.device("meta"):
+            return describe(make().to("meta"), height, width, size=size)
+    except NotImplementedError:  # what is computed depends on values, as with experts
+        return describe(make(), height, width, size=size)
 
 
 def describe(model: Segmentor, height: int, width: int, *, size: str | None = None) -> dict[str, Any]:
-    """Facts of one network for an image of so many rows and columns; ``encoder_macs`` leave out the head."""
+    """Facts of one network for an image of so many rows and columns; ``encoder_macs`` leave out the head.
+
+    Multiply-adds are those of the equations: on a processor large images go in bands, whose borders are computed twice.
+    """
     images = torch.zeros(1, CHANNELS, height, width, device=next(model.parameters()).device)
     return {
         "task": TASK,

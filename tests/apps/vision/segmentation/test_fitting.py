@@ -9,9 +9,12 @@ from safetensors.torch import save_file
 
 from apps.vision.segmentation.adaptation import ramp
 from apps.vision.segmentation.application import APPLICATION
+from apps.vision.segmentation.choice import choice
 from apps.vision.segmentation.config import AdaptationConfig, ModelConfig, SegmentationConfig
+from apps.vision.segmentation.data import items
 from apps.vision.segmentation.data.batches import Store
 from apps.vision.segmentation.data.geometry import CropConfig
+from apps.vision.segmentation.data.items import count_labels
 from apps.vision.segmentation.data.rare import RareClassConfig
 from apps.vision.segmentation.data.sources import Source
 from apps.vision.segmentation.fitting import fit_segmenter, new_model, task_of, training
@@ -179,8 +182,9 @@ def test_the_last_weights_where_nothing_is_watched(two_domains):
 
 def test_labels_of_valid_are_shown_only_where_that_is_asked(labelled_target):
     shown, hidden = (fitted(labelled_target, config_of(show_target=show)) for show in (True, False))
-    assert "target_miou" in shown.result.history[-1]
-    assert "target_miou" not in hidden.result.history[-1]
+    said = {"target_miou", "teacher_miou", "teacher_accuracy", "pseudo_confident", "pseudo_accuracy"}
+    assert said <= set(shown.result.history[-1])
+    assert not said & set(hidden.result.history[-1])
     one, other = (dict(each.segmenter.model.state_dict()) for each in (shown, hidden))
     assert same(one, other)
 
@@ -206,3 +210,28 @@ def test_minutes_are_divided_among_steps_with_and_without_mixing(monkeypatch):
     for kind in ("none", "target"):
         alone = dataclasses.replace(config, adaptation=dataclasses.replace(late, kind=kind), watch="source_miou")
         assert APPLICATION.phases(alone) == [(1.0, alone)]
+
+
+def test_the_epoch_that_a_rule_would_have_picked_is_the_one_that_it_does_pick(labelled_target):
+    for kind in ("adapt", "none"):
+        config = config_of(kind, show_target=True, fit=FitSettings(max_epochs=4))
+        result = fitted(labelled_target, config).result
+        picked = {each.rule: each.epoch for each in choice(result.history).picked}
+        assert picked[config.watch] == result.best_epoch
+        assert picked["last"] == 4
+        assert ("target_agreement" in picked) == (kind == "adapt")
+
+
+def test_labels_are_counted_once_however_often_they_are_trained_on(two_domains, monkeypatch):
+    counted = []
+
+    def counts(labelled, classes):
+        counted.append(len(labelled))
+        return count_labels(labelled, classes)
+
+    monkeypatch.setattr(items, "count_labels", counts)
+    data = APPLICATION.load(source_of(two_domains), CONFIG)
+    for _ in range(2):
+        sampler = training(CONFIG, data, Store()).dataset.sampler
+    assert counted == [6]
+    assert sampler.shares == pytest.approx(1 / 3)
