@@ -8,8 +8,8 @@
 (('no', 'yes'), torch.Size([2]))
 """
 
-from core.artefact.disk import replace_file
+from core.artefact.disk import replace_file, replacing
 from core.artefact.store import load, save, understood
 from core.artefact.structure import Tree
 
-__all__ = ["Tree", "load", "replace_file", "save", "understood"]
+__all__ = ["Tree", "load", "replace_file", "replacing", "save", "understood"]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from core.errors import InputError
@@ -51,6 +53,53 @@ def write_then_rename(path: Path, data: bytes) -> None:
     except BaseException:
         remove_quietly(temporary)
         raise
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """As :func:`replace_file` for what writes its file itself: an empty file beside ``path`` that takes its place.
+
+    Its name ends as ``path`` does, which tells many writers the format. Where the block raises, it goes and the old
+    one stays.
+
+    Raises:
+        InputError: the folder cannot be written to.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with replacing(f"{folder}/runs/note.txt") as temporary:
+    ...         _ = temporary.write_text("done")
+    ...     print(temporary.name, Path(f"{folder}/runs/note.txt").read_text())
+    .note.tmp.txt done
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        # What cannot be written is known before anything is computed.
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        yield temporary
+        _take_place(temporary, path)
+    except BaseException:
+        remove_quietly(temporary)
+        raise
+
+
+def _take_place(temporary: Path, path: Path) -> None:
+    try:
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.artefact import disk, load, replace_file, save
+from core.artefact import disk, load, replace_file, replacing, save
 from core.errors import InputError
 
 KIND = {"kind": "test", "version": 3}
@@ -196,3 +196,32 @@ def test_reading_while_another_process_saves(tmp_path):
                 seen.add(back["number"])
         finally:
             writer.kill()
+
+
+def test_what_writes_itself_takes_the_place_of_the_old_file_at_the_end(tmp_path):
+    path = tmp_path / "deep" / "clip.mp4"
+    for text in ("one", "two"):
+        with replacing(path) as temporary:
+            assert temporary.parent == path.parent
+            assert temporary.suffix == ".mp4"
+            temporary.write_text(text)
+            assert path.exists() == (text == "two")
+        assert path.read_text() == text
+        assert files(path.parent) == ["clip.mp4"]
+    (path.parent / ".clip.tmp.mp4").symlink_to(tmp_path / "elsewhere")  # put there by someone
+    with pytest.raises(FileNotFoundError), replacing(path) as temporary:
+        (temporary.with_suffix(".none")).read_text()
+    assert path.read_text() == "two"
+    assert files(path.parent) == ["clip.mp4"]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_cannot_be_written_is_known_before_the_block(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "clip.mp4", tmp_path / f"{'x' * 300}.mp4"):
+        with pytest.raises(InputError, match="cannot be written"), replacing(path):
+            pytest.fail("the block ran")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(InputError, match=r"taken: cannot be written \(Is a directory\)"), replacing(tmp_path / "taken"):
+        pass
+    assert files(tmp_path) == ["file", "taken"]
