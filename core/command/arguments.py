@@ -173,11 +173,19 @@ def _line_type(arguments: type[Any], config: type[Any], base: Any, presets: tupl
 
 
 def _flags(cls: type[Any]) -> list[str]:
-    named: dict[str, str] = {}  # fields whose option is called otherwise: `pass` is no name of a field
+    """The options of a dataclass. A field may have another name (``pass`` cannot be one); the empty name is that of a
+    group whose fields are options of the level above."""
+    named: dict[str, str] = {}
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
         for note in getattr(hint, "__metadata__", ()):
-            named[name] = getattr(note, "name", None) or name
-    return ["--" + named.get(path, path).replace("_", "-") for path in field_paths(cls)]
+            given = getattr(note, "name", None)
+            named[name] = name if given is None else given
+    flags = []
+    for path in field_paths(cls):
+        first, _, rest = path.partition(".")
+        parts = [part for part in (named.get(first, first), rest) if part]
+        flags += ["--" + ".".join(parts).replace("_", "-")] if parts else []
+    return flags
 
 
 def _refuse_unknown(argv: Sequence[str], flags: Sequence[str], prog: str) -> None:
@@ -208,7 +216,7 @@ def _tyro(cls: Any, argv: Sequence[str], prog: str, description: str) -> Any:
             raise
         sentence = _sentence(errors.getvalue())
         # A record that refused its own values has said all there is to say.
-        own = re.match(r"error parsing (?:settings|arguments)\S*: (.*)", sentence)
+        own = re.match(r"error parsing [a-z_]\S*: (.*)", sentence)
         raise InputError(own[1] if own else sentence, mend=None if own else f"see {prog} --help") from None
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 import tyro
@@ -146,3 +146,25 @@ def test_positional_arguments_of_other_verbs():
         parse_arguments(Predict, ["r", "--jsn"], prog="predict")
     with pytest.raises(InputError, match="RUN"):
         parse_arguments(Predict, [], prog="predict")
+
+
+def test_a_group_without_a_name_gives_its_fields_to_the_verb(capsys):
+    @dataclass(frozen=True, kw_only=True)
+    class Predict:
+        """Predicts."""
+
+        run: tyro.conf.Positional[str]
+        how: Annotated[Optim, tyro.conf.arg(name="")] = Optim()
+
+    parsed = parse_arguments(Predict, ["r", "--lr", "0.5"], prog="predict")
+    assert (parsed.run, parsed.how) == ("r", Optim(lr=0.5))
+    with pytest.raises(InputError, match=r"^optim\.lr: must be positive, got -3\.0$"):
+        parse_arguments(Predict, ["r", "--lr", "-3"], prog="predict")
+    for wrong in ("--how", "--how.lr"):
+        with pytest.raises(InputError, match=rf"^{wrong}: is not an option"):
+            parse_arguments(Predict, ["r", wrong, "1"], prog="predict")
+    with pytest.raises(InputError, match=r"^--l: is not an option; did you mean '--lr'\?"):
+        parse_arguments(Predict, ["r", "--l", "1"], prog="predict")
+    with pytest.raises(SystemExit):
+        parse_arguments(Predict, ["--help"], prog="predict")
+    assert "Peak learning rate." in capsys.readouterr().out
