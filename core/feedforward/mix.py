@@ -105,11 +105,13 @@ class MixFFN(HiddenUnits):
 
     def _plan(self, x: Tensor, grid: Grid, count: int) -> tuple[Piece, ...]:
         """The pieces that hidden units are computed in; none, where all of them are few, or something looks on."""
+        if torch.compiler.is_compiling():  # a graph serves any size
+            return ()
         row_bytes = grid[1] * count * x.element_size()
         seen = any(each._forward_hooks or each._forward_pre_hooks for each in (self.up, self.down))
         many = _MANY // 2 if grid[0] * row_bytes <= _PIECE else _MANY  # whole images have no rows on either side
         few = x.device.type != "cpu" or x.shape[0] * grid[0] * row_bytes < many
-        if few or seen or torch.compiler.is_compiling() or (self.training and self.dropout.p > 0):
+        if few or seen or (self.training and self.dropout.p > 0):
             return ()
         return tuple(pieces(x.shape[0], grid, row_bytes, _PIECE))
 
