@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from apps.vision.segmentation.data.classes import Classes, Colour
@@ -45,6 +45,12 @@ def label_png(labels: UInt8[np.ndarray, "H W"], classes: Classes) -> bytes:
     image = Image.fromarray(labels)
     image.putpalette([part for colour in classes.palette for part in colour])
     return _png(image)
+
+
+def share_png(shares: Float[np.ndarray, "H W"]) -> bytes:
+    """Shares of 0 to 1 as an image of 8-bit grey, round(255 share): whatever reads it gets the number, and the more of
+    it there is, the lighter a pixel looks."""
+    return _png(Image.fromarray(np.rint(255 * shares).astype(np.uint8)))
 
 
 def rgb_png(image: UInt8[np.ndarray, "H W 3"]) -> bytes:

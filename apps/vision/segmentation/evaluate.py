@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
+import tyro
 from jaxtyping import Int64
 
 from apps.vision.segmentation.application import APPLICATION, matrices, predicted
@@ -29,6 +30,8 @@ from core.errors import InputError
 from core.evaluation.bootstrap import Difference
 from core.evaluation.results import Baseline, Result, notes, score_lines
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(EvaluateArguments):
@@ -39,12 +42,7 @@ class Arguments(EvaluateArguments):
     """Folder of another target; that of the run unless given."""
     target_domain: str | None = None
     """Which domain of it."""
-    window: tuple[int, int] | None = None
-    """Height and width of sliding windows; images are taken whole unless given."""
-    flip: bool = False
-    """Also mirrored, and averaged."""
-    scales: tuple[float, ...] = (1.0,)
-    """Sizes of the image that are averaged."""
+    inference: Annotated[Inference, tyro.conf.arg(name="")] = PLAIN
     beside: Path | None = None
     """Folder of another finished run, such as the source-only one, to score on the same images and compare with."""
     upper: Path | None = None
@@ -88,10 +86,9 @@ def _main(argv: list[str]) -> None:
     if data.classes.names != segmenter.classes.names:
         what = f"its classes ({', '.join(data.classes.names[:4])}, …) are not those of the model"
         raise InputError(what, where=data.name, mend=f"the model says {', '.join(segmenter.classes.names[:4])}, …")
-    inference = Inference(window=arguments.window, flip=arguments.flip, scales=arguments.scales)
     others = _others(arguments)
-    evaluation = evaluate(segmenter, data, arguments.split, inference)
-    beside = compared(others, data, arguments.split, inference, evaluation.matrices) if others else None
+    evaluation = evaluate(segmenter, data, arguments.split, arguments.inference)
+    beside = compared(others, data, arguments.split, arguments.inference, evaluation.matrices) if others else None
     evaluation = with_more(evaluation, beside, choice_of(arguments.run, segmenter.config))
     say(_lines(evaluation))
     if arguments.json is not None:
@@ -131,10 +128,10 @@ def evaluate(segmenter: Segmenter, data: Adaptation, split: str, inference: Infe
         InputError: no such split, or an image that cannot be read.
     """
     items, names = data.split(split), data.classes.names
-    started = time.perf_counter()
-    predictions = list(predicted(segmenter, data, split, inference))
-    wall = time.perf_counter() - started
-    ours = matrices(items, predictions, len(names))
+    clock = Stopwatch()
+    # One after the other: what is kept of a prediction is its matrix.
+    ours = matrices(items, clock.timed(predicted(segmenter, data, split, inference)), len(names))
+    wall = clock.seconds
     floor = RowMajority.learned(data.source["train"], len(names))
     theirs = matrices(items, (floor.predict(item.image.size) for item in items), len(names))
     found, plain = scores(ours, names), scores(theirs, names)
@@ -162,6 +159,26 @@ def with_more(evaluation: Evaluation, beside: Beside | None, choice: Choice | No
     if choice is not None:
         details["checkpoints"] = choice.to_dict()
     return replace(evaluation, result=replace(evaluation.result, details=details), beside=beside, choice=choice)
+
+
+class Stopwatch:
+    """The seconds that things take to come, without what is done with them in between."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timed(self, things: Iterable[T]) -> Iterator[T]:
+        """The same things; none is held."""
+        source = iter(things)
+        while True:
+            started = time.perf_counter()
+            try:
+                thing = next(source)
+            except StopIteration:
+                return
+            finally:
+                self.seconds += time.perf_counter() - started
+            yield thing
 
 
 def _lines(evaluation: Evaluation) -> str:

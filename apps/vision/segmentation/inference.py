@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,26 +25,24 @@ from core.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Inference:
-    """How images go through a network.
-
-    Attributes:
-        window: height and width of windows; None takes images whole.
-        stride: their distances; two thirds of the window unless given.
-        flip: also mirrored.
-        scales: sizes, in those of the image.
-        batch: images, or windows, at a time; bounds memory, does not change the result.
-        precision: ``bf16`` runs the network under autocast.
+    """How images go through a network; the options of every verb that lets them.
 
     Raises:
         InputError: no window, stride, scale or batch.
     """
 
     window: tuple[int, int] | None = None
+    """Height and width of sliding windows; images are taken whole unless given."""
     stride: tuple[int, int] | None = None
+    """Distances of windows, down and across; two thirds of the window unless given."""
     flip: bool = False
+    """Also mirrored, and averaged."""
     scales: tuple[float, ...] = (1.0,)
+    """Sizes of the image that are averaged."""
     batch: int = 4
-    precision: str = "fp32"
+    """Images, or windows, at a time; bounds memory, does not change the result."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Numbers that the network computes in; bf16 under autocast."""
 
     def __post_init__(self) -> None:
         if self.window is not None and min(self.window) < 1:
@@ -119,6 +118,32 @@ def _windowed(network: nn.Module, image: Float[Tensor, "3 H W"], inference: Infe
             count[rows, columns] += 1
     assert total is not None
     return total / count
+
+
+def enlarged_rows(logits: Float[Tensor, "K h w"], size: tuple[int, int], rows: slice) -> Float[Tensor, "K R W"]:
+    """What :func:`.adaptation.enlarged` has in some rows, without the others.
+
+    Args:
+        logits: on any grid.
+        size: rows and columns that they are enlarged to.
+        rows: which of them, from a start to a stop.
+
+    >>> logits = torch.arange(6.0).view(1, 2, 3)
+    >>> torch.allclose(enlarged_rows(logits, (5, 7), slice(1, 4)), enlarged(logits[None], (5, 7))[0, :, 1:4])
+    True
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    height = logits.shape[1]
+    if tuple(logits.shape[1:]) == size:
+        return logits[:, rows]
+    centres = torch.arange(rows.start, rows.stop, dtype=logits.dtype, device=logits.device)
+    places = ((centres + 0.5) * (height / size[0]) - 0.5).clamp(min=0.0)
+    upper = places.long()
+    first, last = int(upper[0]), min(int(upper[-1]) + 2, height)
+    part = logits[None, :, first:last]
+    wide = F.interpolate(part, (last - first, size[1]), mode="bilinear", align_corners=False)[0]
+    lower = (upper + 1).clamp(max=height - 1)
+    return torch.lerp(wide[:, upper - first], wide[:, lower - first], (places - upper)[:, None])
 
 
 def starts(whole: int, side: int, step: int) -> list[int]:

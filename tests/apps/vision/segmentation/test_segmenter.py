@@ -1,6 +1,7 @@
 """Prediction: any size, windows, views; saved and loaded; the verbs."""
 
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -8,12 +9,16 @@ import torch
 from torch import nn
 
 from apps.vision.segmentation import evaluate, info, train
+from apps.vision.segmentation import segmenter as module
+from apps.vision.segmentation.adaptation import enlarged
 from apps.vision.segmentation.baseline import RowMajority
 from apps.vision.segmentation.config import ModelConfig, SegmentationConfig
 from apps.vision.segmentation.data.classes import Classes, colours_for
 from apps.vision.segmentation.data.geometry import CropConfig
-from apps.vision.segmentation.inference import Inference, starts, view_logits
+from apps.vision.segmentation.data.sources import load_adaptation
+from apps.vision.segmentation.inference import Inference, enlarged_rows, starts, view_logits
 from apps.vision.segmentation.model import Segmentor
+from apps.vision.segmentation.presets import tiny
 from apps.vision.segmentation.segmenter import Segmenter
 from core.errors import InputError
 
@@ -90,6 +95,58 @@ def test_images_of_all_sizes_come_back_in_order_as_each_alone(segmenter):
         assert np.allclose(found.certainty, alone.certainty, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(40, 60), (9, 300), (301, 17), (5, 5), (1, 7)])
+def test_rows_are_those_of_the_whole(size):
+    logits = torch.randn(3, 10, 15, generator=torch.Generator().manual_seed(1))
+    whole = enlarged(logits[None], size)[0]
+    for first in range(0, size[0], 7):
+        rows = slice(first, min(first + 7, size[0]))
+        assert torch.allclose(enlarged_rows(logits, size, rows), whole[:, rows], atol=1e-5)
+    assert torch.equal(enlarged_rows(logits, (10, 15), slice(3, 5)), logits[:, 3:5])
+
+
+def test_images_are_judged_some_rows_at_a_time(segmenter, monkeypatch):
+    image, flip = picture(70, 90), Inference(flip=True)
+    (whole,) = segmenter.predict([image], flip, uncertainty=True)
+    mean = next(segmenter.probabilities([image], flip))
+    most = []
+    kept = module._bands
+
+    def seen(views, size):
+        for rows, part in kept(views, size):
+            most.append(part.numel() * 4)
+            yield rows, part
+
+    monkeypatch.setattr(module, "_BAND", 5000)
+    monkeypatch.setattr(module, "_bands", seen)
+    (banded,) = segmenter.predict([image], flip, uncertainty=True)
+    assert len(most) == 18  # 4 rows of 90 x 3
+    assert max(most) <= 5000
+    assert np.array_equal(banded.labels, mean.argmax(0).numpy())
+    for name in ("labels", "certainty", "entropy"):
+        assert np.allclose(getattr(banded, name), getattr(whole, name), atol=1e-6)
+
+
+def test_logits_of_windows_are_held_of_one_image(segmenter):
+    drawn = []
+
+    def images():
+        for number in range(4):
+            drawn.append(number)
+            yield picture(64, 96, number)
+
+    next(segmenter.predict(images(), Inference(window=(32, 32), batch=3)))
+    assert drawn == [0]
+
+
+def test_precision_changes_numbers_a_little(segmenter):
+    image = picture(64, 96)
+    exact, rough = (next(segmenter.probabilities([image], Inference(precision=word))) for word in ("fp32", "bf16"))
+    assert rough.dtype == torch.float32
+    assert not torch.equal(exact, rough)
+    assert (exact - rough).abs().max() < 0.2
+
+
 def test_saved_and_loaded_it_says_the_same(segmenter, tmp_path):
     segmenter.save(tmp_path)
     again = Segmenter.load(tmp_path)
@@ -150,3 +207,42 @@ def test_trained_and_evaluated_from_the_command_line(two_domains, tmp_path, caps
     assert "adapt" in capsys.readouterr().out
     assert train.main(words) == 0  # again: finished
     assert train.main([*words, "--adaptation.kind", "target"]) == 2
+
+
+def test_seconds_are_those_until_things_come(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(evaluate.time, "perf_counter", lambda: now[0])
+
+    def things():
+        for number in range(5):
+            now[0] += 2.0
+            yield number
+
+    clock, got = evaluate.Stopwatch(), []
+    for thing in clock.timed(things()):
+        now[0] += 100.0  # what is done with it
+        got.append(thing)
+    assert got == list(range(5))
+    assert clock.seconds == 10.0
+
+
+def test_an_evaluation_holds_one_prediction_at_a_time(monkeypatch):
+    data, config = load_adaptation(), tiny()
+    torch.manual_seed(0)
+    segmenter = Segmenter(config, data.classes, Segmentor(len(data.classes), config.model))
+    seen, most = [], []
+    kept = evaluate.predicted
+
+    def watched(*given):
+        for prediction in kept(*given):
+            seen.append(weakref.ref(prediction))
+            yield prediction
+            del prediction
+            most.append(sum(each() is not None for each in seen))
+
+    whole = evaluate.matrices(data.split("valid"), list(kept(segmenter, data, "valid")), len(data.classes))
+    monkeypatch.setattr(evaluate, "predicted", watched)
+    found = evaluate.evaluate(segmenter, data, "valid")
+    assert np.array_equal(found.matrices, whole)
+    assert len(most) == len(whole) > 8
+    assert max(most) <= 1
