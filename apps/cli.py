@@ -51,7 +51,9 @@ VERBS = {
     "predict": "apply a model to new data",
     "check": "say everything that is wrong with the data",
     "info": "parameters, operations and blocks of a model",
+    "export": "write a model for other programs, and check that it says the same there",
 }
+"""All that a task may have; it has those of which it has a module."""
 STUDIES = {
     "compare": "train with each of several settings and say which helped",
     "tune": "search for the settings with the best validation number",
@@ -94,16 +96,23 @@ def _main(argv: list[str], debug: list[str]) -> int:
 
 def _task(name: str, argv: list[str], debug: list[str]) -> int:
     task = TASKS[name]
-    verbs = {verb: line for verb, line in VERBS.items() if importlib.util.find_spec(f"{task.module}.{verb}")}
+    verbs = {verb: line for verb, line in VERBS.items() if _has(task, verb)}
     if not argv or argv[0] in ("-h", "--help"):
         _list(f"usage: manyformer {name} VERB ...    (--help after the verb lists its options)", verbs)
         return 0
     if argv[0] not in verbs:
-        raise InputError(f"{argv[0]!r} is not a verb", where=f"manyformer {name}", mend=nearest(argv[0], [*verbs]))
+        others = [other for other in TASKS if argv[0] in VERBS and _has(TASKS[other], argv[0])]
+        known = f"{', '.join(others)} can; known here: {', '.join(verbs)}" if others else nearest(argv[0], [*verbs])
+        what = f"{argv[0]!r} is not a verb{' of this task' if others else ''}"
+        raise InputError(what, where=f"manyformer {name}", mend=known)
     _require(task)
     verb = importlib.import_module(f"{task.module}.{argv[0]}")
     status: int = verb.main([*argv[1:], *debug])
     return status
+
+
+def _has(task: Task, verb: str) -> bool:
+    return importlib.util.find_spec(f"{task.module}.{verb}") is not None
 
 
 def _study(verb: str, argv: list[str]) -> None:

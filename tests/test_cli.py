@@ -102,7 +102,10 @@ def test_each_task_has_an_application_of_its_name(name):
         (["tabluar"], "error: manyformer: 'tabluar' is not a task; did you mean 'tabular'?\n"),
         (["--tabular"], "error: manyformer: '--tabular' is not a task; did you mean 'tabular'?\n"),
         (["fake", "trian"], "error: manyformer fake: 'trian' is not a verb; did you mean 'train'?\n"),
-        (["fake", "predict"], "error: manyformer fake: 'predict' is not a verb; known: train\n"),
+        (
+            ["fake", "export"],
+            "error: manyformer fake: 'export' is not a verb of this task; segmentation can; known here: train\n",
+        ),
     ],
     ids=" ".join,
 )
