@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ OPSET = 20
 AGREEMENT = 0.999
 """Share of pixels that must have the same label."""
 INPUT, OUTPUT = "image", "probabilities"
+_BLOCKS = "some blocks cannot be written; those of the default model can"
+_LONGEST = 160
+"""Characters of a reason that is not ours."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +150,10 @@ def _program(segmenter: Segmenter, size: tuple[int, int], *, fixed: bool) -> Any
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0][:160]
-        mend = "some blocks cannot; those of the default model can"
-        raise InputError(f"the network has no form in ONNX ({reason})", where=TASK, mend=mend) from error
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        operator = re.search(r"target=torch\.ops\.([\w.]+)", reason)
+        why = f"no operator for {operator[1]}" if operator else reason[:_LONGEST]
+        raise InputError(f"the network has no form in ONNX ({why})", where=TASK, mend=_BLOCKS) from error
     axes = program.model.graph.inputs[0].shape
     names = {0: "batch", 2: "height", 3: "width"}
     program.rename_axes({str(axes[axis]): names[axis] for axis in free})
@@ -204,12 +209,18 @@ def session(path: Path) -> Any:
     """A function from images to probabilities, run by onnxruntime."""
     runtime = require("onnxruntime", EXTRA)
     options = runtime.SessionOptions()
-    options.log_severity_level = 3  # errors; warnings are about its own optimisations
+    options.log_severity_level = 4  # what fails is raised, too
     options.intra_op_num_threads = torch.get_num_threads()
     opened = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(images: UInt8[np.ndarray, "B 3 H W"]) -> Float[np.ndarray, "B K H W"]:
-        found: Float[np.ndarray, "B K H W"] = opened.run([OUTPUT], {INPUT: images})[0]
+        try:
+            found: Float[np.ndarray, "B K H W"] = opened.run([OUTPUT], {INPUT: images})[0]
+        except Exception as error:
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise
+            reason = " ".join(str(error).split())[:_LONGEST]
+            raise InputError(f"onnxruntime cannot run it ({reason})", where=str(path), mend=_BLOCKS) from error
         return found
 
     return run
