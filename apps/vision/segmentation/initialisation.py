@@ -20,6 +20,12 @@ from core.feedforward import MixFFN
 
 def official_(encoder: nn.Module, head: Head) -> None:
     """Give the maps of a fresh network the official values, in place."""
+    official_encoder_(encoder)
+    official_head_(head)
+
+
+def official_encoder_(encoder: nn.Module) -> None:
+    """Of an encoder alone."""
     for module in encoder.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
@@ -32,6 +38,10 @@ def official_(encoder: nn.Module, head: Head) -> None:
         else:
             continue
         _zero_bias_(module)
+
+
+def official_head_(head: Head) -> None:
+    """Of a head alone."""
     for module in head.modules():
         if isinstance(module, Classifier):
             nn.init.normal_(module.weight, std=0.01)

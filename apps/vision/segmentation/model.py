@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from apps.vision.segmentation.config import ModelConfig
 from apps.vision.segmentation.head import Head
-from apps.vision.segmentation.initialisation import official_
+from apps.vision.segmentation.initialisation import official_, official_encoder_
 from core.errors import InputError
 from core.layout import Entry, Pyramid, Request, Stage, feedforward_options, mixer_options, rising
 from core.norm import LayerNorm
@@ -99,6 +99,17 @@ class Segmentor(nn.Module):
             lines += [_line(name, stage), _line("  transition", stage.transition)]
             lines += [f"  {sublayer}" for sublayer in stage.stack.describe()[:SUBLAYERS]]
         return (*lines, _line(f"head, context {self.config.context}", self.head))
+
+
+def encoder_of(config: ModelConfig) -> Pyramid:
+    """The encoder alone, with the official values.
+
+    Raises:
+        InputError: as for :class:`Segmentor`.
+    """
+    encoder = Pyramid(_stages(config), CHANNELS)
+    official_encoder_(encoder)
+    return encoder
 
 
 def _stages(config: ModelConfig) -> list[Stage]:

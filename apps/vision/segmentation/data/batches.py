@@ -7,8 +7,9 @@ What is random is drawn from a generator that is seeded from torch's global one,
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from apps.vision.segmentation.data.classes import IGNORE
 from apps.vision.segmentation.data.geometry import (
     CropConfig,
     Cut,
@@ -32,6 +34,9 @@ from apps.vision.segmentation.data.items import Labelled, View, count_labels
 from apps.vision.segmentation.data.rare import RareClassConfig, RareClassSampler
 from core.errors import InputError
 
+Transform = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""From an image ``(3, H, W)`` uint8 and its label ``(H, W)`` uint8 to a normalised crop and its label; what is random
+is drawn from the generator."""
 _Key = tuple[str, tuple[int, int] | None]
 STORE_BYTES = 1 << 30
 """Of resized images and labels that are kept; what does not fit is decoded again."""
@@ -125,7 +130,8 @@ class AdaptationBatches:
         store: keeps what is decoded.
 
     Raises:
-        InputError: no source image, a label that cannot be read, or a class too rare to be drawn.
+        InputError: no source image, a label that cannot be read, a class too rare to be drawn, or a pipeline that
+            cannot be built.
     """
 
     def __init__(
@@ -145,6 +151,8 @@ class AdaptationBatches:
             raise InputError("crops of source and target must be of one size to be mixed", where="target.crop")
         self.source, self.target, self.config = tuple(source), tuple(target), config
         self.store = store or Store()
+        self._of_source = transform_of(config.source)
+        self._of_target = transform_of(config.target) if target else None
         self._length = len(self.source) if length is None else length
         self.sampler: RareClassSampler | None = None
         if config.rare is not None:
@@ -183,22 +191,56 @@ class AdaptationBatches:
         return batch
 
     def _source(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
-        config = self.config.source
+        config, chosen = self.config.source, None
         if self.sampler is None:
             index %= len(self.source)
-            label = self.store.label(self.source[index], config.box)
-            cut = draw_source_cut(label, config, generator)
         else:
             chosen, index = self.sampler.draw(generator)
-            label = self.store.label(self.source[index], config.box)
+        if self._of_source is not None:
+            return (*self._transformed(self._of_source, self.source[index], chosen, generator), index)
+        label = self.store.label(self.source[index], config.box)
+        if self.sampler is None or chosen is None:
+            cut = draw_source_cut(label, config, generator)
+        else:
             cut = self.sampler.cut(label, chosen, config, generator)
         image = self.store.image(self.source[index], config.box)
         return cut_image(image, cut, config.crop), cut_label(label, cut, config.crop), index
 
+    def _transformed(
+        self, transform: Transform, item: Labelled, chosen: int | None, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """By another transform than our crop; tried again, like that, while it shows too little of a chosen class."""
+        image, label = self.store.image(item, None), self.store.label(item, None)
+        made = transform(image, label, generator)
+        if self.sampler is not None and chosen is not None:
+            for _ in range(self.sampler.config.tries):
+                if int((made[1] == chosen).sum()) > self.sampler.crop_pixels:
+                    break
+                made = transform(image, label, generator)
+        return made
+
     def _target(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         config = self.config.target
         view = self.target[int(torch.randint(len(self.target), (), generator=generator))]
+        if self._of_target is not None:
+            whole = self.store.image(view, None)
+            # In place of a label, 0 where there is an image: padding makes it "not labelled".
+            crop, place = self._of_target(whole, torch.zeros(whole.shape[1:], dtype=torch.uint8), generator)
+            return crop, place != IGNORE
         image = self.store.image(view, config.box)
         size = image.shape[-2], image.shape[-1]
         cut: Cut = draw_cut(size, config, generator)
         return cut_image(image, cut, config.crop), cut_mask(size, cut, config.crop)
+
+
+def transform_of(config: CropConfig) -> Transform | None:
+    """What takes the place of our crop and flip, if anything does.
+
+    Raises:
+        InputError: the pipeline cannot be built.
+    """
+    if config.pipeline is None:
+        return None
+    from apps.vision.segmentation.data.mmseg_pipeline import Pipeline
+
+    return Pipeline(Path(config.pipeline), config.crop)

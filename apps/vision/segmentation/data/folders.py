@@ -11,6 +11,7 @@ acdc        ``rgb_anon/{fog,night,rain,snow}/{train,val}/SEQUENCE/*_rgb_anon.png
 dark_zurich ``rgb_anon/{train,val}/{night,twilight,day}/SEQUENCE/*_rgb_anon.png``, ``gt/…`` likewise
 gta5        ``images/*.png``, ``labels/*.png`` (the palette's index is the raw id)
 synthia     ``RGB/*.png``, ``GT/LABELS/*.png``
+mmseg       no folder but a config file of mmsegmentation, ``NAME.py``: :mod:`.mmseg_config`
 ========== ===========================================================================================================
 
 The domain of a table is a value of its column; of ``acdc`` (all together if none is named) and ``dark_zurich`` a
@@ -32,7 +33,7 @@ from apps.vision.segmentation.data.pictures import SUFFIXES, ImageFile, LabelFil
 from core.command import Finding
 from core.errors import InputError, nearest
 
-Layout = Literal["auto", "table", "folder", "cityscapes", "acdc", "dark_zurich", "gta5", "synthia"]
+Layout = Literal["auto", "table", "folder", "cityscapes", "acdc", "dark_zurich", "gta5", "synthia", "mmseg"]
 ALIASES = {
     "train": "train",
     "training": "train",
@@ -67,7 +68,7 @@ def open_folder(
     """The domain in a folder; no image is opened.
 
     Args:
-        path: the folder.
+        path: the folder, or the config file.
         layout: what lies there; ``auto`` looks.
         domain: value of a table's domain column, or a condition; None where there is no choice.
         classes: what to do without a ``classes.json``: labels hold the ids 0, 1, … of these.
@@ -76,6 +77,8 @@ def open_folder(
         InputError: no such folder, layout or domain, or a table that cannot be read. What is wrong with single rows
             is in the ``faults`` of the domain.
     """
+    if layout == "mmseg" or (layout == "auto" and path.suffix == ".py"):
+        return _config(path, domain)
     if not path.is_dir():
         raise InputError("there is no such folder", where=str(path))
     kind = detect(path) if layout == "auto" else layout
@@ -84,6 +87,15 @@ def open_folder(
         return _domain(path, found, labelmaps.CITYSCAPES, _PUBLIC_MAPS[kind])
     found = _of_domain(_table(path) if kind == "table" else _plain(path), domain, path)
     return _domain(path, found, *_classes_of(path, classes))
+
+
+def _config(path: Path, domain: str | None) -> Domain:
+    from apps.vision.segmentation.data.mmseg_config import open_config
+
+    if domain is not None:
+        what = f"a config has no domains, so none is {domain!r}"
+        raise InputError(what, where=str(path), mend="name one config with --data, another with --target")
+    return open_config(path)
 
 
 def detect(path: Path) -> str:

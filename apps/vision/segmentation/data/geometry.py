@@ -35,6 +35,8 @@ class CropConfig:
         largest_share: of a source crop's labelled pixels, the most that one class should fill.
         tries: crops more that are tried for that.
         flip: probability of a mirrored crop.
+        pipeline: a config file of mmsegmentation whose training transforms take the place of all of these but ``crop``
+            (:mod:`.mmseg_pipeline`); ``box`` is then for whole images alone. The file is executed.
 
     Raises:
         InputError: no size, share or probability.
@@ -45,6 +47,7 @@ class CropConfig:
     largest_share: float = 0.75
     tries: int = 10
     flip: float = 0.5
+    pipeline: str | None = None
 
     def __post_init__(self) -> None:
         for name, size in (("box", self.box), ("crop", self.crop)):

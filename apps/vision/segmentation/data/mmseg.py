@@ -2,20 +2,25 @@
 
 Any object with the surface of ``mmseg.datasets.BaseSegDataset`` will do (``CityscapesDataset``, ``ADE20KDataset``, a
 class of your own); nothing of mmsegmentation is imported. Its transforms are not run: files are read, cropped and
-augmented by us.
+augmented by us (:mod:`.mmseg_pipeline` is for those who want its own). What :mod:`.mmseg.datasets` made of a domain of
+ours becomes that domain again.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from apps.vision.segmentation.data import labelmaps
 from apps.vision.segmentation.data.classes import IGNORE, Classes, LabelMap, colours_for
 from apps.vision.segmentation.data.items import SPLITS, Domain, Item, Labelled, View
 from apps.vision.segmentation.data.pictures import ImageFile, LabelFile
 from core.errors import InputError, nearest
+
+_LONGER = {"light": "traffic light", "sign": "traffic sign"}
+"""Names of classes of Cityscapes that mmsegmentation writes out."""
 
 
 @runtime_checkable
@@ -39,7 +44,8 @@ class SegDataset(Protocol):
 def domain_of(dataset: SegDataset, split: str = "train") -> Domain:
     """A dataset of mmsegmentation as one split of a domain; no image is opened.
 
-    Images of one folder are a group, as sequences and cities are laid out.
+    Images of one folder are a group, as sequences and cities are laid out. The classes of Cityscapes get the names,
+    and the things, that they have here.
 
     Args:
         dataset: built without ``lazy_init``.
@@ -48,31 +54,90 @@ def domain_of(dataset: SegDataset, split: str = "train") -> Domain:
     Raises:
         InputError: no such split, or a dataset without classes or images.
     """
-    if split not in SPLITS:
-        raise InputError(f"there is no split {split!r}", mend=nearest(split, SPLITS))
-    where = type(dataset).__name__
+    return domain_of_all({split: [dataset]}, type(dataset).__name__)
+
+
+def domain_of_all(datasets: Mapping[str, Sequence[SegDataset]], name: str) -> Domain:
+    """Datasets of several splits, and several of one split, as a domain.
+
+    An image that a split has twice is there once: how often it is drawn is not the data's to say.
+
+    Args:
+        datasets: by split; all of the same classes.
+        name: of the domain, to which the folder of all images is added.
+
+    Raises:
+        InputError: as for :func:`domain_of`; also where classes differ.
+    """
+    splits: dict[str, tuple[Item, ...]] = {}
+    every = [(split, each, _infos(each)) for split, some in datasets.items() for each in some]
+    root = _root([info for _, _, infos in every for info in infos])
+    classes = [_classes(each) for _, each, _ in every]
+    for (split, each, infos), own in zip(every, classes, strict=True):
+        if split not in SPLITS:
+            raise InputError(f"there is no split {split!r}", mend=nearest(split, SPLITS))
+        if own.names != classes[0].names:
+            what = f"its classes are not those of {type(every[0][1]).__name__}"
+            raise InputError(what, where=type(each).__name__, mend="concatenate datasets of the same classes")
+        items = [_item(info, root, _root(infos), len(own), each.ignore_index) for info in infos]
+        splits[split] = _once([*splits.get(split, ()), *items])
+    return Domain(name=f"{name} {root}", classes=classes[0], splits=splits)
+
+
+def mmseg_class_names(classes: Classes) -> tuple[str, ...]:
+    """The names that mmsegmentation has for classes: ``traffic light`` and ``traffic sign`` of Cityscapes."""
+    if classes.names != labelmaps.CITYSCAPES.names:
+        return classes.names
+    return tuple(_LONGER.get(name, name) for name in classes.names)
+
+
+def _classes(dataset: SegDataset) -> Classes:
     names = tuple(dataset.metainfo.get("classes") or ())
-    if not names or not len(dataset):
-        raise InputError("the dataset has no classes or no images", where=where)
+    if not names:
+        raise InputError("the dataset has no classes", where=type(dataset).__name__)
     palette = tuple((int(r), int(g), int(b)) for r, g, b in dataset.metainfo.get("palette") or ())
-    classes = Classes(names=names, palette=palette or colours_for(len(names)))
-    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
-    root = Path(os.path.commonpath([str(info["img_path"]) for info in infos]))
-    root = root.parent if len(infos) == 1 else root
-    items = tuple(_item(info, root, len(names), dataset.ignore_index) for info in infos)
-    return Domain(name=f"{where} {root}", classes=classes, splits={split: items})
+    things = frozenset(dataset.metainfo.get("things") or ())  # of a domain of ours
+    if names == mmseg_class_names(labelmaps.CITYSCAPES):
+        names, things = labelmaps.CITYSCAPES.names, labelmaps.CITYSCAPES.things
+    return Classes(names=names, palette=palette or colours_for(len(names)), things=things)
 
 
-def _item(info: Mapping[str, Any], root: Path, classes: int, ignore: int) -> Item:
-    path = Path(info["img_path"])
-    name = path.relative_to(root)
-    group = None if name.parent == Path(".") else name.parent.as_posix()
-    key, image = name.with_suffix("").as_posix(), ImageFile(path)
+def _infos(dataset: SegDataset) -> list[Mapping[str, Any]]:
+    if not len(dataset):
+        raise InputError("the dataset has no images", where=type(dataset).__name__)
+    return [dataset.get_data_info(index) for index in range(len(dataset))]
+
+
+def _root(infos: Sequence[Mapping[str, Any]]) -> Path:
+    """The folder that has all images in it."""
+    paths = {os.path.abspath(info["img_path"]) for info in infos}
+    root = Path(os.path.commonpath(sorted(paths)))
+    return root.parent if len(paths) == 1 else root
+
+
+def _item(info: Mapping[str, Any], root: Path, own_root: Path, classes: int, ignore: int) -> Item:
+    ours = info.get("item")
+    if isinstance(ours, View | Labelled):
+        return ours
+    path = Path(os.path.abspath(info["img_path"]))
+    folder = path.relative_to(own_root).parent
+    group = None if folder == Path(".") else folder.as_posix()
+    key, image = path.relative_to(root).with_suffix("").as_posix(), ImageFile(Path(info["img_path"]))
     label = info.get("seg_map_path")
     if label is None:
         return View(key=key, image=image, group=group)
     labels = label_map(classes, ignore, bool(info.get("reduce_zero_label")), info.get("label_map") or {})
     return Labelled(key=key, image=image, label=LabelFile(Path(label), labels), group=group)
+
+
+def _once(items: Sequence[Item]) -> tuple[Item, ...]:
+    found: dict[str, Item] = {}
+    for item in items:
+        known = found.setdefault(item.key, item)
+        if known.image.where != item.image.where:
+            what = f"the id {item.key!r} is that of {known.image.where} and of {item.image.where}"
+            raise InputError(what, mend="give every image an id of its own")
+    return tuple(found.values())
 
 
 def label_map(classes: int, ignore: int, reduce_zero: bool, renamed: Mapping[int, int]) -> LabelMap:

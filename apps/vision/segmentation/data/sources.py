@@ -1,8 +1,8 @@
 """From what a person names to an :class:`.items.Adaptation`: a source with labels, a target to adapt to.
 
-Source and target are named apart: two folders, two domains of one folder, or ``synthetic:streets``. Where the target
-has class names of its own, its labels are carried over by name, and what the source does not have is not scored. A
-source without ``valid`` gives 5 % of the groups (or images) of its ``train``.
+Source and target are named apart: two folders (or configs of mmsegmentation), two domains of one folder, or
+``synthetic:streets``. Where the target has class names of its own, its labels are carried over by name, and what the
+source does not have is not scored. A source without ``valid`` gives 5 % of the groups (or images) of its ``train``.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ class Source:
     """The arguments that say which data."""
 
     data: str = DEFAULT_DATA
-    """Labelled source: a folder (splits.csv, images/ and labels/, or a public set), or synthetic:streets."""
+    """Labelled source: a folder (splits.csv, images/ and labels/, or a public set), a config file of mmsegmentation
+    (.py, which is executed), or synthetic:streets."""
     source_domain: str | None = None
     """Which domain of it, where it has several: a value of the column "domain", a condition, day or dusk."""
     target: str | None = None
-    """Folder of the target; the same as the source unless given."""
+    """Folder or config file of the target; the same as the source unless given."""
     target_domain: str | None = None
     """Which domain of that."""
     layout: Layout = "auto"
@@ -61,13 +62,24 @@ def open_domains(source: Source) -> tuple[Domain, Domain]:
     if unnamed and not data.startswith("synthetic:"):
         mend = "give --target, or --source-domain and --target-domain"
         raise InputError("there is a source and no target to adapt to", where=data, mend=mend)
-    of_source = _open(data, source.source_domain or (_DAY if data == NAME else None), source.layout, None)
+    of_source = open_domain(data, source.source_domain or (_DAY if data == NAME else None), source.layout)
     layout = source.target_layout if source.target else source.layout
     domain = source.target_domain or (_DUSK if target == NAME else None)
-    return of_source, _open(target, domain, layout, of_source.classes)
+    return of_source, open_domain(target, domain, layout, of_source.classes)
 
 
-def _open(data: str, domain: str | None, layout: Layout, classes: Classes | None) -> Domain:
+def open_domain(data: str, domain: str | None, layout: Layout, classes: Classes | None = None) -> Domain:
+    """One domain as it is named; no image is opened, and faults are kept in it.
+
+    Args:
+        data: a folder, a config of mmsegmentation, or ``synthetic:streets``.
+        domain: which one of it.
+        layout: what lies in the folder.
+        classes: what its labels are where it does not say so itself.
+
+    Raises:
+        InputError: a folder, layout or domain that is not there.
+    """
     if data.startswith("synthetic:"):
         if data != NAME:
             raise InputError(f"there is no world {data!r}", mend=f"did you mean {NAME!r}?")
@@ -88,7 +100,7 @@ def load_adaptation(source: Source | None = None) -> Adaptation:
     """
     named = source or Source()
     own, other = open_domains(named)
-    _refuse([*own.faults, *other.faults])
+    refuse_faults([*own.faults, *other.faults])
     return paired_domains(own, other, name=named.name)
 
 
@@ -101,7 +113,7 @@ def load_supervised(source: Source) -> Adaptation:
         InputError: also where the target's training images have no labels.
     """
     own, other = open_domains(source)
-    _refuse([*own.faults, *other.faults])
+    refuse_faults([*own.faults, *other.faults])
     if own.classes is None:
         raise InputError("nothing says which classes there are", where=own.name, mend="write classes.json there")
     if not other.labelled("train"):
@@ -170,7 +182,12 @@ def _unit(item: Item) -> str:
     return item.key if item.group is None else item.group
 
 
-def _refuse(faults: Sequence[Finding]) -> None:
+def refuse_faults(faults: Sequence[Finding]) -> None:
+    """Stop at the first of them.
+
+    Raises:
+        InputError: there is one.
+    """
     if faults:
         first = faults[0]
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""

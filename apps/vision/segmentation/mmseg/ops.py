@@ -1,4 +1,4 @@
-"""mmsegmentation 1.x without its compiled operations.
+"""mmsegmentation 1.x, imported where mmcv has no compiled operations.
 
 mmsegmentation needs ``mmcv``; where only ``mmcv-lite`` is installed, importing its models stops at the missing
 extension ``mmcv._ext``, although few of them call it. :func:`without_compiled_ops` stands in for it: the import goes
@@ -8,8 +8,10 @@ through, and what does call a compiled operation is told so when it does. Facts 
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
+import warnings
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 from core.errors import InputError
 
 EXTENSION = "mmcv._ext"
+_MEND = 'pip install "manyformer[segmentation]"'
 
 
 class _Missing(ModuleType):
@@ -45,7 +48,7 @@ def without_compiled_ops() -> bool:
     if EXTENSION in sys.modules:
         return isinstance(sys.modules[EXTENSION], _Missing)
     if importlib.util.find_spec("mmcv") is None:
-        raise InputError("mmcv is not installed", where="mmsegmentation", mend="install manyformer[segmentation]")
+        raise InputError("mmcv is not installed", where="mmsegmentation", mend=_MEND)
     if importlib.util.find_spec(EXTENSION) is not None:
         return False
     missing = _Missing(EXTENSION)
@@ -53,3 +56,20 @@ def without_compiled_ops() -> bool:
     missing.__spec__ = ModuleSpec(EXTENSION, None)
     sys.modules[EXTENSION] = missing
     return True
+
+
+def mmseg_module(name: str) -> ModuleType:
+    """A module of mmsegmentation, mmcv or mmengine, imported without what these warn of on the way.
+
+    Raises:
+        InputError: one of them is not installed, or they refuse one another's versions.
+    """
+    without_compiled_ops()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed", where="mmsegmentation", mend=_MEND) from error
+    except AssertionError as error:  # its way of checking versions
+        raise InputError(str(error), where="mmsegmentation", mend=_MEND) from error
