@@ -92,11 +92,12 @@ def mmseg_class_names(classes: Classes) -> tuple[str, ...]:
 
 
 def _classes(dataset: SegDataset) -> Classes:
-    names = tuple(dataset.metainfo.get("classes") or ())
+    known = dataset.metainfo
+    names = tuple(known.get("classes") or ())
     if not names:
         raise InputError("the dataset has no classes", where=type(dataset).__name__)
-    palette = tuple((int(r), int(g), int(b)) for r, g, b in dataset.metainfo.get("palette") or ())
-    things = frozenset(dataset.metainfo.get("things") or ())  # of a domain of ours
+    palette = tuple((int(r), int(g), int(b)) for r, g, b in known.get("palette") or ())
+    things = frozenset(known.get("things") or ())  # of a domain of ours
     if names == mmseg_class_names(labelmaps.CITYSCAPES):
         names, things = labelmaps.CITYSCAPES.names, labelmaps.CITYSCAPES.things
     return Classes(names=names, palette=palette or colours_for(len(names)), things=things)

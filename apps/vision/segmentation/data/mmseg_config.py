@@ -2,8 +2,8 @@
 
 ``train_dataloader``, ``val_dataloader`` and ``test_dataloader`` are the splits; label maps, chosen classes and
 ``reduce_zero_label`` hold. Wrappers (concatenation, repetition, balance of classes) are looked through: how often an
-image is drawn is the business of :mod:`.batches`. Where the images of ``test`` are those of ``val``, as in most configs,
-they are ``test`` alone: what is scored must not pick the weights.
+image is drawn is the business of :mod:`.batches`. Where the images of ``test`` are those of ``val``, as in most
+configs, they are ``test`` alone: what is scored must not pick the weights.
 
 **Reading such a file executes it**, as mmengine's ``Config.fromfile`` does, its ``custom_imports`` included. So it is
 read only where a person named it.
@@ -26,6 +26,8 @@ from core.errors import InputError, nearest
 
 LOADERS = {"train": "train_dataloader", "valid": "val_dataloader", "test": "test_dataloader"}
 """Of a config, by our splits."""
+_PLAIN: Mapping[str, Any] = {"pipeline": [], "lazy_init": False, "serialize_data": False}
+"""How datasets are built: listed at once, and nothing run."""
 _WRAPPERS = ("ConcatDataset", "RepeatDataset", "ClassBalancedDataset", "MultiImageMixDataset")
 
 
@@ -120,7 +122,7 @@ def _built(dataset: Mapping[str, Any], path: Path) -> SegDataset:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            built: SegDataset = registry.build({**dataset, "pipeline": [], "lazy_init": False})
+            built: SegDataset = registry.build({**dataset, **_PLAIN})
     except InputError:
         raise
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Our domains as a dataset of mmsegmentation 1.x: folders, public sets and ``synthetic:streets``, labels as we read them.
+"""Our domains as a dataset of mmsegmentation 1.x: folders, public sets, ``synthetic:streets``, labels as we read them.
 
 mmsegmentation 1.2.2 has no dataset for GTA, Synthia or ACDC; ours have, with their label maps (Synthia's 16-bit labels,
 colours, ids of ``classes.json``). As its own loading would read label files as train ids, there is no

@@ -38,8 +38,10 @@ _BaseDecodeHead: Any = mmseg_module("mmseg.models.decode_heads.decode_head").Bas
 _EncoderDecoder: Any = mmseg_module("mmseg.models.segmentors").EncoderDecoder
 
 Map = Float[Tensor, "B _ _ _"]
-_OF_ENCODER = ("widths", "depths", "heads", "reductions", "expansion", "mixer", "feedforward", "norm")
-_OF_ENCODER += ("norm_eps", "inner_norm_eps", "placement", "drop_path")
+_OF_ENCODER = (
+    *("widths", "depths", "heads", "reductions", "expansion", "mixer", "feedforward", "norm"),
+    *("norm_eps", "inner_norm_eps", "placement", "drop_path"),
+)
 
 
 class ManyformerMiT(_BaseModule):  # type: ignore[misc]

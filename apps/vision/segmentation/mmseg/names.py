@@ -24,9 +24,8 @@ def mmseg_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of :func:`mmseg_names`."""
-    return {
-        _renamed(name, {theirs: ours for ours, theirs in _PLACES.items()}): tensor for name, tensor in state.items()
-    }
+    places = {theirs: ours for ours, theirs in _PLACES.items()}
+    return {_renamed(name, places): tensor for name, tensor in state.items()}
 
 
 def _renamed(name: str, places: Mapping[str, str]) -> str:
