@@ -106,7 +106,10 @@ def _classes(dataset: SegDataset) -> Classes:
 def _infos(dataset: SegDataset) -> list[Mapping[str, Any]]:
     if not len(dataset):
         raise InputError("the dataset has no images", where=type(dataset).__name__)
-    return [dataset.get_data_info(index) for index in range(len(dataset))]
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    if any("img_path2" in info for info in infos):
+        raise InputError("the dataset is of pairs of images, for changes between them", where=type(dataset).__name__)
+    return infos
 
 
 def _root(infos: Sequence[Mapping[str, Any]]) -> Path:

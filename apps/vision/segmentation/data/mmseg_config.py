@@ -117,7 +117,7 @@ def _built(dataset: Mapping[str, Any], path: Path) -> SegDataset:
     registry, name = mmseg_module("mmseg.registry").DATASETS, _name(dataset)
     if isinstance(dataset.get("type"), str) and not _known(registry, name):
         known = sorted(registry.module_dict)
-        mend = f"{nearest(name, known)} what is not mmsegmentation's own needs custom_imports"
+        mend = f"{nearest(name, known)} (what is not mmsegmentation's own needs custom_imports)"
         raise InputError(f"there is no dataset {name!r}", where=str(path), mend=mend)
     try:
         with warnings.catch_warnings():

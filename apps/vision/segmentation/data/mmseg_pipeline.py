@@ -32,7 +32,8 @@ from core.training import preserved
 from core.training.randomness import reseed
 
 _REFUSED = ("Albu", "RandomMosaic")
-_OURS = ("LoadImageFromFile", "LoadAnnotations", "LoadManyformerImage", "LoadManyformerLabels", "PackSegInputs")
+_OURS = ("Load", "Pack")
+"""How the names of transforms begin that read files and that hand over."""
 _CORNER = Cut(0, 0, False)
 
 
@@ -62,7 +63,8 @@ class Pipeline:
     @cached_property
     def transforms(self) -> tuple[Callable[[dict[str, Any]], dict[str, Any] | None], ...]:
         """In their order, without loading and packing."""
-        return tuple(_built(each, self.path) for each in training_pipeline(self.path) if _name(each) not in _OURS)
+        listed = training_pipeline(self.path)
+        return tuple(_built(each, self.path) for each in listed if not _name(each).startswith(_OURS))
 
     def __call__(
         self, image: UInt8[Tensor, "3 H W"], label: UInt8[Tensor, "H W"], generator: torch.Generator

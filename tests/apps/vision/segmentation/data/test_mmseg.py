@@ -100,6 +100,8 @@ def test_without_labels_and_what_is_refused():
     assert (type(view), view.key, view.group) == (View, "y", None)
     with pytest.raises(InputError, match="no images"):
         domain_of(Fake([]))
+    with pytest.raises(InputError, match="pairs of images"):
+        domain_of(Fake([{"img_path": "/x/y.png", "img_path2": "/x/z.png"}]))
     with pytest.raises(InputError, match="no split 'val'"):
         domain_of(Fake([{"img_path": "/x/y.png"}]), "val")
     assert label_map(2, 2, False, {}).ids == {0: 0, 1: 1, 2: 255, 255: 255}
