@@ -46,12 +46,12 @@ def read_config(path: Path) -> Mapping[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            config: Mapping[str, Any] = reader.fromfile(str(path))
+            config = reader.fromfile(str(path))
     except InputError:
         raise
     except Exception as error:  # it is executed, and may raise anything
         raise InputError(f"fails as a config ({_said(error)})", where=str(path)) from error
-    return config
+    return {name: config[name] for name in config}
 
 
 def open_config(path: Path) -> Domain:

@@ -26,7 +26,7 @@ from apps.vision.segmentation.head import Head
 from apps.vision.segmentation.initialisation import official_head_
 from apps.vision.segmentation.mmseg.names import our_names
 from apps.vision.segmentation.mmseg.ops import mmseg_module
-from apps.vision.segmentation.model import encoder_of
+from apps.vision.segmentation.model import Segmentor, encoder_of
 from apps.vision.segmentation.weights import load_weights, read_state
 from core.auxiliary import collected
 from core.clock import advance
@@ -81,7 +81,9 @@ class ManyformerMiT(_BaseModule):  # type: ignore[misc]
         state = read_state(checkpoint)
         own = {name: tensor for name, tensor in our_names(state).items() if name.startswith("encoder.stages.")}
         if not own:
-            load_weights(self, state, head=False)
+            network = Segmentor(1, self.config)  # whose names the layouts are in
+            load_weights(network, state, head=False)
+            self.encoder.load_state_dict(network.encoder.state_dict())
             return
         try:
             self.load_state_dict(own)
