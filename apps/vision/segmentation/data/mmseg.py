@@ -44,8 +44,8 @@ class SegDataset(Protocol):
 def domain_of(dataset: SegDataset, split: str = "train") -> Domain:
     """A dataset of mmsegmentation as one split of a domain; no image is opened.
 
-    Images of one folder are a group, as sequences and cities are laid out. The classes of Cityscapes get the names,
-    and the things, that they have here.
+    Images of one folder are a group, as sequences and cities are laid out. The classes of Cityscapes, or those of them
+    that were chosen, get the names and the things that they have here.
 
     Args:
         dataset: built without ``lazy_init``.
@@ -78,7 +78,7 @@ def domain_of_all(datasets: Mapping[str, Sequence[SegDataset]], name: str) -> Do
             raise InputError(f"there is no split {split!r}", mend=nearest(split, SPLITS))
         if own.names != classes[0].names:
             what = f"its classes are not those of {type(every[0][1]).__name__}"
-            raise InputError(what, where=type(each).__name__, mend="concatenate datasets of the same classes")
+            raise InputError(what, where=type(each).__name__, mend="give all datasets the same classes")
         items = [_item(info, root, _root(infos), len(own), each.ignore_index) for info in infos]
         splits[split] = _once([*splits.get(split, ()), *items])
     return Domain(name=f"{name} {root}", classes=classes[0], splits=splits)
@@ -98,8 +98,14 @@ def _classes(dataset: SegDataset) -> Classes:
         raise InputError("the dataset has no classes", where=type(dataset).__name__)
     palette = tuple((int(r), int(g), int(b)) for r, g, b in known.get("palette") or ())
     things = frozenset(known.get("things") or ())  # of a domain of ours
-    if names == mmseg_class_names(labelmaps.CITYSCAPES):
-        names, things = labelmaps.CITYSCAPES.names, labelmaps.CITYSCAPES.things
+    street, written = labelmaps.CITYSCAPES, mmseg_class_names(labelmaps.CITYSCAPES)
+    declared = getattr(type(dataset), "METAINFO", {}).get("classes") or names
+    if tuple(declared) == written and set(names) <= set(
+        written
+    ):  # all of Cityscapes' classes, or some that were chosen
+        ours = dict(zip(written, range(len(street)), strict=True))
+        things = frozenset(index for index, name in enumerate(names) if ours[name] in street.things)
+        names = tuple(street.names[ours[name]] for name in names)
     return Classes(names=names, palette=palette or colours_for(len(names)), things=things)
 
 

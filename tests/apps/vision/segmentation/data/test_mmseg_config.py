@@ -91,6 +91,9 @@ train_dataloader = dict(dataset=dict(type="CityscapesDataset", data_root=root, i
     data_prefix=dict(img_path="img/train", seg_map_path="ann/train")))
 """
     assert open_config(write(text)).classes == labelmaps.CITYSCAPES
+    chosen = text.replace("img_suffix", 'metainfo=dict(classes=("road", "traffic sign", "car")), img_suffix', 1)
+    classes = open_config(write(chosen)).classes
+    assert (classes.names, classes.things, classes.palette[1]) == (("road", "sign", "car"), {1, 2}, (220, 220, 0))
 
 
 def test_configs_that_import(write, data):

@@ -218,6 +218,32 @@ def test_norms_are_not_decayed_and_the_head_is_faster(config):
     assert len({groups[name]["lr"] for name in names}) == 2
 
 
+def test_what_decays_norms_unseen(config):
+    """What the README says of mmsegmentation's own encoder, and of torch's classes."""
+    backbone = {"type": "MixVisionTransformer", "embed_dims": 8, "num_layers": [1] * 4, "num_heads": [1, 1, 1, 2]}
+    head = {"type": "ManyformerDAFormerHead", **HEAD, "in_channels": [8, 8, 8, 16]}
+    theirs = build({"type": "EncoderDecoder", "backbone": backbone, "decode_head": head})
+    decayed = decayed_norms(theirs, config.optim_wrapper)
+    assert decayed == {f"backbone.layers.{stage}.2.{kind}" for stage in range(4) for kind in ("weight", "bias")}
+    by_class = {**config.optim_wrapper, "paramwise_cfg": {"norm_decay_mult": 0.0}}
+    assert not decayed_norms(theirs, by_class)
+    model = small_model()
+    assert not decayed_norms(model, config.optim_wrapper)
+    assert len(decayed_norms(model, by_class)) > 20
+
+
+def decayed_norms(model, optim_wrapper):
+    """Parameters of the encoder's norms that the optimiser decays."""
+    wrapper = mmseg_module("mmengine.optim").build_optim_wrapper(model, optim_wrapper)
+    decay = {id(group["params"][0]): group["weight_decay"] for group in wrapper.optimizer.param_groups}
+    norms = [name for name, module in model.named_modules() if "Norm" in type(module).__name__]
+    return {
+        name
+        for name, parameter in model.named_parameters()
+        if name.startswith("backbone.") and name.rpartition(".")[0] in norms and decay[id(parameter)] > 0
+    }
+
+
 @pytest.fixture
 def closed():
     """Close the files of mmengine's loggers: left open they warn of themselves in another test."""
