@@ -35,8 +35,8 @@ class CropConfig:
         largest_share: of a source crop's labelled pixels, the most that one class should fill.
         tries: crops more that are tried for that.
         flip: probability of a mirrored crop.
-        pipeline: a config file of mmsegmentation whose training transforms take the place of all of these but ``crop``
-            (:mod:`.mmseg_pipeline`); ``box`` is then for whole images alone. The file is executed.
+        pipeline: a config file of mmsegmentation whose training transforms take the place of all of these but the size
+            of a crop; the box is then for whole images alone. The file is executed.
 
     Raises:
         InputError: no size, share or probability.
