@@ -91,6 +91,17 @@ def preamble(payload: Mapping[str, Any]) -> str:
     )
 
 
+def headline(payload: Mapping[str, Any]) -> str:
+    """The baseline's number and every arm's effect, for a cell of a table."""
+    analysis, name = payload["analysis"], payload["analysis"]["primary"]
+    level = analysis["arms"][0]["levels"][name]
+    said = [f"{payload['data']['name']}: {name} {level['value']:.3g} with {analysis['arms'][0]['name']}"]
+    for found in analysis["comparisons"]:
+        effect = found["effects"][name]
+        said.append(f"{found['name']} {_signed(effect['value'])} {_interval(effect['low'], effect['high'])}")
+    return "; ".join(said)
+
+
 def row(found: Mapping[str, Any], analysis: Mapping[str, Any]) -> tuple[str, ...]:
     """A line of the table."""
     effect = found["effects"][analysis["primary"]]

@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import catalogue
+from benchmarks import catalogue, comparisons
 from benchmarks.asr import accuracy_table, encoder_table
 from benchmarks.common.record import ROOT
 from benchmarks.common.table import write_text
@@ -161,6 +161,7 @@ def quality_headline(results: Mapping[str, Any]) -> str:
 PHRASES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "asr/accuracy.json#headline": accuracy_table.headline,
     "asr/encoder.json#headline": encoder_table.headline,
+    "comparisons/segmentation-seg_camvid.json#headline": comparisons.headline,
     "tabular/quality.json#headline": quality_headline,
 }
 """Phrases by their source."""

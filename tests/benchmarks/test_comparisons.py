@@ -69,6 +69,7 @@ def test_a_study_becomes_a_results_file_that_names_no_folder_of_this_machine(tmp
     )
     assert "`tabular` on wine, 1,200 test units, 3 seeds, 30 epochs. Baseline `norm=a`: auc ↑ 0.8 [0.7, 0.9]." in table
     assert "- norm=b is better." in table
+    assert comparisons.headline(written) == "wine: auc 0.8 with norm=a; norm=b +0.1 [+0.05, +0.15]"
 
 
 def test_a_study_with_missing_runs_is_no_result(tmp_path, capsys):
