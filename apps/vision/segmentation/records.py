@@ -6,9 +6,10 @@ frame's pixels whose class is another than in the frame before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, tee
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from jaxtyping import Int64, UInt8
 from apps.vision.segmentation.colours import label_png, overlaid, rgb_png, share_png
 from apps.vision.segmentation.data.classes import Classes
 from apps.vision.segmentation.data.pictures import read_image
-from apps.vision.segmentation.data.video import Clip, read_frames, writing
+from apps.vision.segmentation.data.video import Clip, Frame, read_frames, writing
 from apps.vision.segmentation.inference import Inference
 from apps.vision.segmentation.jobs import Job
 from apps.vision.segmentation.segmenter import Prediction, Segmenter
@@ -67,12 +68,13 @@ def _of_video(job: Job, segmenter: Segmenter, inference: Inference, every: int |
     assert job.clip is not None
     clip, classes = job.clip, segmenter.classes
     whole = _Tally.empty(classes)
-    ahead, beside = tee(read_frames(clip))
-    found = segmenter.predict(ahead, inference, uncertainty=job.doubt)
+    # Frames that were given to the network and not drawn on yet: those of a batch (tee would keep some fifty).
+    waiting: deque[Frame] = deque()
+    found = segmenter.predict(_passed(read_frames(clip), waiting), inference, uncertainty=job.doubt)
     before: UInt8[np.ndarray, "H W"] | None = None
     with writing(job.overlay, clip.size, clip.rate) as write, counted(clip.path.name, shown=bar) as told:
-        for number, (frame, prediction) in enumerate(zip(beside, found, strict=True)):
-            write(overlaid(frame, prediction.labels, classes))
+        for number, prediction in enumerate(found):
+            write(overlaid(waiting.popleft(), prediction.labels, classes))
             of_frame = _Tally.of(prediction, classes, before)
             before, whole = prediction.labels, whole + of_frame
             chosen = every is not None and number % every == 0
@@ -81,6 +83,12 @@ def _of_video(job: Job, segmenter: Segmenter, inference: Inference, every: int |
             place = {"file": str(job.source), "frame": number, "seconds": round(number / clip.rate, 3)}
             yield place | written | of_frame.facts(classes)
     yield _head(job, clip, whole.frames) | whole.facts(classes)
+
+
+def _passed(frames: Iterable[Frame], waiting: deque[Frame]) -> Iterator[Frame]:
+    for frame in frames:
+        waiting.append(frame)
+        yield frame
 
 
 def _head(job: Job, clip: Clip, frames: int) -> Record:

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import shutil
+import weakref
 
 import cv2
 import numpy as np
@@ -16,8 +18,10 @@ from apps.vision.segmentation.data.classes import Classes
 from apps.vision.segmentation.data.pictures import read_image, read_values
 from apps.vision.segmentation.data.video import read_clip, read_frames
 from apps.vision.segmentation.inference import Inference
+from apps.vision.segmentation.jobs import jobs
 from apps.vision.segmentation.model import Segmentor
 from apps.vision.segmentation.presets import tiny
+from apps.vision.segmentation.records import records
 from apps.vision.segmentation.segmenter import TASK, Segmenter
 from core.command import RunDirectory
 from core.errors import InputError
@@ -257,6 +261,32 @@ def test_videos_lie_beside_images_in_folders(run, clip, tmp_path, capsys):
     assert f"{out / 'overlays' / 'drive.mp4'}: is there already" in capsys.readouterr().err
     assert predict.main([str(run), str(clip), "--out", str(out), "--overwrite"]) == 0
     assert capsys.readouterr().out.endswith(f"1 video: overlays are in {out}\n")
+
+
+def test_two_videos_of_one_name_are_refused(run, clip, tmp_path, capsys):
+    shutil.copy(clip, clip.with_suffix(".mkv"))
+    out = tmp_path / "out"
+    assert predict.main([str(run), str(clip.parent), "--out", str(out)]) == 2
+    assert f"{out / 'overlays' / 'drive.mp4'}: {clip} and " in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_of_a_video_only_the_frames_of_two_batches_are_held(segmenter, clip, tmp_path, monkeypatch):
+    alive, most = [], []
+
+    def watched(clip):
+        for frame in list(read_frames(clip)) * 4:
+            mine = frame.copy()
+            alive.append(weakref.ref(mine))
+            yield mine
+            del mine
+            most.append(sum(each() is not None for each in alive))
+
+    monkeypatch.setattr("apps.vision.segmentation.records.read_frames", watched)
+    (job,) = jobs([clip], tmp_path / "out")
+    done = list(records([job], segmenter, Inference(batch=3)))
+    assert done[-1]["frames"] == len(most) == 20
+    assert max(most) <= 6
 
 
 def test_a_video_that_cannot_be_finished_leaves_nothing(run, clip, tmp_path, monkeypatch, capsys):

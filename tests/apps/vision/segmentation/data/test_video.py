@@ -67,7 +67,7 @@ def test_what_is_written_is_read_again(tmp_path):
 
 
 def write_frames(path, sizes, then=lambda: None):
-    with writing(path, (48, 64), 10) as write:
+    with writing(path, (48, 64), 10.0) as write:
         for size in sizes:
             write(np.zeros((*size, 3), dtype=np.uint8))
         then()
