@@ -49,8 +49,9 @@ class ManyformerMiT(_BaseModule):  # type: ignore[misc]
 
     Args:
         size: a name in :data:`.config.SIZES`.
-        init_cfg: ``dict(type="Pretrained", checkpoint=FILE)`` takes our own tensors and any layout of :mod:`.weights`,
-            so official MiT files; what does not fit is refused. Without it the network starts as its authors' does.
+        init_cfg: as in mmengine, but that ``dict(type="Pretrained", checkpoint=FILE)`` takes our own tensors and any
+            layout of :mod:`.weights`, so official MiT files, and refuses what does not fit. Without it the network
+            starts as its authors' does.
         switches: fields of :class:`.config.ModelConfig` that belong to the encoder: ``widths``, ``depths``, ``mixer``,
             ``feedforward``, ``norm``, ...; they stand over what ``size`` says.
 
@@ -58,7 +59,13 @@ class ManyformerMiT(_BaseModule):  # type: ignore[misc]
         InputError: no such size or switch, or blocks that do not fit.
     """
 
-    def __init__(self, size: str = "b0", *, init_cfg: Mapping[str, Any] | None = None, **switches: Any) -> None:
+    def __init__(
+        self,
+        size: str = "b0",
+        *,
+        init_cfg: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        **switches: Any,
+    ) -> None:
         super().__init__(init_cfg=init_cfg)
         if size not in SIZES:
             raise InputError(f"there is no size {size!r}", where="ManyformerMiT", mend=nearest(size, [*SIZES]))
@@ -71,11 +78,14 @@ class ManyformerMiT(_BaseModule):  # type: ignore[misc]
 
     def init_weights(self) -> None:
         """Load what ``init_cfg`` names; the values of construction are the official ones already."""
-        if not isinstance(self.init_cfg, Mapping) or self.init_cfg.get("type") != "Pretrained":
-            super().init_weights()
-            return
-        self._load(self.init_cfg["checkpoint"])
-        self._is_init = True
+        config: Any = vars(self)["init_cfg"]
+        given = [config] if isinstance(config, Mapping) else list(config or ())
+        self.init_cfg = [each for each in given if each["type"] != "Pretrained"]
+        super().init_weights()
+        self.init_cfg = given
+        for each in given:
+            if each["type"] == "Pretrained":
+                self._load(each["checkpoint"])
 
     def _load(self, checkpoint: str) -> None:
         state = read_state(checkpoint)

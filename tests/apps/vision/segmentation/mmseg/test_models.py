@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,7 +157,9 @@ def test_pretrained_weights_of_every_layout(layout, tmp_path):
     if layout in ("official", "mmsegmentation"):
         state = encoder_state(ours, layout)
     save_file(state, tmp_path / "mit.safetensors")
-    model = small_model(pretrained(tmp_path / "mit.safetensors"))
+    given = pretrained(tmp_path / "mit.safetensors")
+    constant = {"type": "Constant", "val": 3.0, "layer": "Conv2d"}
+    model = small_model({"init_cfg": [given["init_cfg"], constant]} if layout == "ours" else given)
     model.init_weights()
     images = torch.randn(1, 3, 64, 64)
     for mine, other in zip(ours.eval().features(images), model.eval().extract_feat(images), strict=True):
@@ -288,3 +293,18 @@ def test_the_runner_trains_and_scores_as_we_do(config, tmp_path):
     counted = [ours.metrics[f"iou/{name}"].value if f"iou/{name}" in ours.metrics else 0.0 for name in range(10)]
     theirs = np.mean([value for value, total in zip(counted, union, strict=True) if total])  # predicted only: 0 there
     assert found["mIoU"] == pytest.approx(theirs, abs=0.006)
+
+
+@pytest.mark.slow
+def test_the_program_of_mmsegmentation_trains_from_the_file_alone(config, tmp_path):
+    program = Path(mmseg_module("mmseg").__file__).parent / ".mim" / "tools" / "train.py"
+    options = ["train_cfg.max_iters=2", "train_cfg.val_interval=2", "log_level=ERROR"]
+    options += [f"{split}_dataloader.dataset.indices=2" for split in ("train", "val")]
+    words = [sys.executable, "-W", "ignore", program, config.filename, "--work-dir", tmp_path / "work"]
+    done = subprocess.run(
+        [str(word) for word in [*words, "--cfg-options", *options]],
+        env={**os.environ, "PYTHONPATH": str(Path(home.__file__).parents[3])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
