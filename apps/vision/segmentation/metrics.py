@@ -56,12 +56,7 @@ def confusion(
 
 def class_ious(matrix: Shaped[np.ndarray, "*R C C"]) -> Float64[np.ndarray, "*R C"]:
     """IoU of each class in percent from summed confusions; nan where the truth has none of it."""
-    hits = np.diagonal(matrix, axis1=-2, axis2=-1).astype(np.float64)
-    truth, guess = matrix.sum(-1).astype(np.float64), matrix.sum(-2).astype(np.float64)
-    ious: Float64[np.ndarray, "*R C"] = np.divide(
-        100.0 * hits, truth + guess - hits, out=np.full(hits.shape, np.nan), where=truth > 0
-    )
-    return ious
+    return _ious(_counts(matrix).astype(np.float64))
 
 
 def iou_metrics(names: Sequence[str]) -> dict[str, Metric]:
@@ -76,7 +71,7 @@ def iou_metrics(names: Sequence[str]) -> dict[str, Metric]:
     """
     metrics = [_metric("miou", _mean_iou), _metric("pixel_accuracy", _pixel_accuracy)]
     for index, name in enumerate(names):
-        metrics.append(_metric(f"iou/{name}", partial(_class_iou, index)))
+        metrics.append(_metric(f"iou/{name}", _one_iou, slice(index, index + 1)))
     return {metric.name: metric for metric in metrics}
 
 
@@ -126,42 +121,56 @@ def scores(matrices: Int64[np.ndarray, "N C C"], names: Sequence[str], *, seed: 
     return Scores(estimates, matrix, lacking, len(matrices))
 
 
-# --- as functions of summed confusions, one or many at a time ---------------------------------------------------------
+# --- as functions of summed counts, one or many at a time -------------------------------------------------------------
 
 
-OfMatrix = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+OfCounts = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+_ALL = slice(None)
 
 
-def _metric(name: str, of: OfMatrix) -> Metric:
-    return Metric(name, partial(_whole, of), True, "label", partial(_weighted, of))
+def _metric(name: str, of: OfCounts, classes: slice = _ALL) -> Metric:
+    return Metric(name, partial(_whole, of, classes), True, "label", partial(_weighted, of, classes))
 
 
-def _whole(of: OfMatrix, truth: Shaped[np.ndarray, "N C"], confusions: Shaped[np.ndarray, "N C C"]) -> float:
-    return float(of(_checked(truth, confusions).sum(axis=0)))
+def _whole(
+    of: OfCounts, classes: slice, truth: Shaped[np.ndarray, "N C"], confusions: Shaped[np.ndarray, "N C C"]
+) -> float:
+    return float(_weighted(of, classes, truth, confusions, np.ones((1, len(truth))))[0])
 
 
 def _weighted(
-    of: OfMatrix,
+    of: OfCounts,
+    classes: slice,
     truth: Shaped[np.ndarray, "N C"],
     confusions: Shaped[np.ndarray, "N C C"],
     weights: Float[np.ndarray, "R N"],
 ) -> Float64[np.ndarray, "R"]:
-    matrices = _checked(truth, confusions)
-    return of((weights @ matrices.reshape(len(matrices), -1)).reshape(len(weights), *matrices.shape[1:]))
-
-
-def _checked(truth: Shaped[np.ndarray, "N C"], confusions: Shaped[np.ndarray, "N C C"]) -> Float64[np.ndarray, "N C C"]:
+    """Resampled are three numbers a class, and those of the classes that are asked for."""
     if confusions.ndim != 3 or truth.shape != confusions.shape[:2] or not len(truth):
         raise InputError(f"wants truth (N, C) and confusions (N, C, C), got {truth.shape} and {confusions.shape}")
-    return confusions.astype(np.float64)
+    counts = _counts(confusions)[:, :, classes].astype(np.float64)
+    return of((weights @ counts.reshape(len(counts), -1)).reshape(len(weights), *counts.shape[1:]))
 
 
-def _class_iou(index: int, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    return class_ious(matrix)[..., index]
+def _counts(matrix: Shaped[np.ndarray, "*R C C"]) -> Shaped[np.ndarray, "*R 3 C"]:
+    """Of each class the pixels that are right, that truly are of it, and that were said to be."""
+    return np.stack([np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(-1), matrix.sum(-2)], axis=-2)
 
 
-def _mean_iou(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    ious = class_ious(matrix)
+def _ious(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    hits, truth, guess = (counts[..., row, :] for row in range(3))
+    ious: NDArray[np.float64] = np.divide(
+        100.0 * hits, truth + guess - hits, out=np.full(hits.shape, np.nan), where=truth > 0
+    )
+    return ious
+
+
+def _one_iou(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _ious(counts)[..., 0]
+
+
+def _mean_iou(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    ious = _ious(counts)
     present = np.isfinite(ious)
     count = present.sum(-1).astype(np.float64)
     total = np.where(present, ious, 0.0).sum(-1)
@@ -169,8 +178,7 @@ def _mean_iou(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return mean
 
 
-def _pixel_accuracy(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    hits = np.trace(matrix, axis1=-2, axis2=-1)
-    total = matrix.sum((-2, -1))
+def _pixel_accuracy(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    hits, total = counts[..., 0, :].sum(-1), counts[..., 1, :].sum(-1)
     share: NDArray[np.float64] = np.divide(100.0 * hits, total, out=np.full(hits.shape, np.nan), where=total > 0)
     return share

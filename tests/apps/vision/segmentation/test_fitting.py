@@ -166,7 +166,7 @@ def test_with_image_net_weights_the_student_begins_with_them_and_stays_near_on_t
     assert task.reference.things == {1}
     task.model.at_step(0, 1)
     batches = [batch for _, batch in zip(range(6), training(config, data, Store()).stream(), strict=False)]
-    assert all(task.training_loss(batch)["distance"] < 1e-9 for batch in batches)  # the same network still
+    assert all(task.training_loss(batch)["distance"] < 1e-7 for batch in batches)  # the same network still
     with torch.no_grad():
         list(student.encoder.parameters())[-1].add_(1)  # the bias of the last norm
     assert any(task.training_loss(batch)["distance"] > 1e-6 for batch in batches)
