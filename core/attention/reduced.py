@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ from core.attention.base import Capabilities, GridMixer
 from core.attention.headed import check_heads
 from core.attention.softmax import softmax_attention
 from core.errors import InputError
-from core.grid import Grid, to_map, to_tokens
+from core.grid import Grid
 from core.initialisation import uniform_fan_in_
 
 
@@ -102,8 +103,17 @@ class SpatialReductionAttention(GridMixer):
         """The tokens that keys and values are made of."""
         if self.reduce is None or self.norm is None:
             return x
-        cells: Tensor = self.norm(to_tokens(self.reduce(to_map(x, grid))))
+        cells: Tensor = self.norm(self._reduced(self.reduce, x, grid))
         return cells
+
+    def _reduced(self, reduce: nn.Conv2d, x: Tensor, grid: Grid) -> Tensor:
+        """``(B,cells,D)``: the convolution. Cells do not overlap, so that it is a linear map of the tokens of each."""
+        side = self.reduction
+        rows, columns = (length // side for length in grid)
+        whole = x.reshape(x.shape[0], *grid, -1)[:, : rows * side, : columns * side]
+        cells = whole.reshape(x.shape[0], rows, side, columns, side, -1).transpose(2, 3)
+        weight = reduce.weight.permute(0, 2, 3, 1).flatten(1)
+        return F.linear(cells.reshape(x.shape[0], rows * columns, -1), weight, reduce.bias)
 
     def _real_cells(self, mask: Tensor | None, grid: Grid) -> Tensor | None:
         """``(B,cells)``: the cells all of whose tokens are real."""

@@ -69,8 +69,9 @@ def softmax_attention(
     [1.0, 2.0]
     """
     if _faster_written_out(q, k, dropout):
-        allowed = allowed_keys(key_mask, pair_mask, causal, q)
-        return attend(q * (1 / math.sqrt(q.shape[-1])), k, v, bias, allowed, dropout)
+        allowed, scale = allowed_keys(key_mask, pair_mask, causal, q), 1 / math.sqrt(q.shape[-1])
+        few = k.shape[-2] < q.shape[-2]  # the scale goes to the fewer numbers
+        return attend(q if few else q * scale, k * scale if few else k, v, bias, allowed, dropout)
     if key_mask is None and pair_mask is None and (bias is None or not causal):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, is_causal=causal)
     allowed = cast(Tensor, allowed_keys(key_mask, pair_mask, causal, q))
@@ -107,7 +108,7 @@ def attend(
     """Softmax attention written out: one array of scores, no scaling.
 
     Args:
-        q: queries ``(B,H,N,d)``, already scaled.
+        q: queries ``(B,H,N,d)``; they, or the keys, are already scaled.
         k: keys ``(B,H,M,d)``; finite also where a mask excludes them.
         v: values, likewise.
         bias: added to the scores; broadcasts to ``(B,H,N,M)``.

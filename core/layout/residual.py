@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -82,22 +83,23 @@ class Residual(nn.Module):
         """
         norms = tuple(self.norms)  # each index of a list of modules takes as long as the sum of 50 tokens
         if self.placement == "post":
-            y: Tensor = norms[0](x + self._kept(self._branch(x, context), packed), norm_mask)
+            y: Tensor = norms[0](self._added(x, self._branch(x, context), packed), norm_mask)
             return y
         branch = self._branch(x if self.placement == "none" else norms[0](x, norm_mask), context, norms[1:], norm_mask)
-        added: Tensor = x + self._kept(branch, packed)
-        return added
+        return self._added(x, branch, packed)
 
-    def _kept(self, branch: Tensor, packed: Ragged | None) -> Tensor:
-        """What is added after some sequences lost theirs."""
+    def _added(self, x: Tensor, branch: Tensor, packed: Ragged | None) -> Tensor:
+        """The stream and its branch, of which some sequences lost theirs."""
         if not self.training or self.drop_path == 0.0:
-            return branch
+            return x + branch
         sequences = branch.shape[0] if packed is None else packed.lengths.shape[0]
         keep, scale = keep_mask((sequences,), self.drop_path, branch.device)
         factors = keep.to(branch.dtype) * scale
         if packed is not None:
             factors = factors.repeat_interleave(packed.lengths, output_size=branch.shape[0])
-        return branch * factors.view(-1, *[1] * (branch.ndim - 1))
+        factors = factors.view(-1, *[1] * (branch.ndim - 1))
+        # At once where the stream has the branch's dtype; a wider one is not rounded to it.
+        return torch.addcmul(x, branch, factors) if x.dtype == branch.dtype else x + branch * factors
 
     def _branch(
         self, x: Tensor, context: Mapping[str, Any], norms: Sequence[nn.Module] = (), norm_mask: Tensor | None = None

@@ -49,6 +49,8 @@ class LayerNorm(Norm):
         if weight is not None and x.dtype != weight.dtype:
             # float32 parameters serve bfloat16 activations without being rounded to them.
             kind = torch.promote_types(x.dtype, weight.dtype)
+            if _read_as_they_are(x, weight, bias):
+                return F.layer_norm(x, (self.width,), weight, bias, self.eps)
             weight, bias = weight.to(kind), None if bias is None else bias.to(kind)
             return F.layer_norm(x.to(kind), (self.width,), weight, bias, self.eps).to(x.dtype)
         if _faster_with_both(x, weight, bias):
@@ -61,6 +63,16 @@ class LayerNorm(Norm):
         bare = LayerNorm(self.width, eps=self.eps, affine=False).train(self.training)
         scale = torch.ones(self.width, device=linear.weight.device) if self.weight is None else self.weight
         return bare, fold_affine(linear, scale, self.bias)
+
+
+def _read_as_they_are(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether torch computes in float32 from 16 bits and float32 parameters by itself, without copies of x.
+
+    Only without gradients: on a processor it adds up those of weight and bias in 16 bits (torch 2.14; of 16,384 tokens
+    they come out wrong by 18 % and 79 %).
+    """
+    fits = x.itemsize == 2 and weight.dtype == torch.float32 and bias is not None
+    return fits and x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def _faster_with_both(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
