@@ -7,7 +7,8 @@ A step of adaptation, on a batch of source images with labels and target images 
     L_M    student on mixed images, jittered and blurred, against labels and pseudo-labels
     loss   L_S + lambda_FD L_FD + weight(t) L_M
 
-with one backward pass of the sum; the released program makes three, which is the same. The teacher goes without
+with one backward pass of the sum; the released program makes three, which is the same. The graph of the source's losses
+does not wait for it (:mod:`.settled`): a step holds one graph of the student at a time. The teacher goes without
 gradients. What is random comes from a generator that is seeded from the global one, which the engine seeds by the step.
 """
 
@@ -34,6 +35,7 @@ from apps.vision.segmentation.config import AdaptationConfig, SegmentationConfig
 from apps.vision.segmentation.data.augment import strong_augment
 from apps.vision.segmentation.data.style import STYLES
 from apps.vision.segmentation.distance import feature_distance, thing_cells
+from apps.vision.segmentation.settled import settled
 from apps.vision.segmentation.watch import watched
 from core.auxiliary import collected
 from core.training import Task
@@ -113,19 +115,16 @@ class AdaptationTask(SupervisedTask):
         generator = step_generator()
         weight = settings.mix_weight * ramp(*self.model.told, settings.mix_start, settings.mix_ramp)
         batch = {**batch, "source": self._styled(batch, generator)}
-        with collected() as extra:
-            features = self._segments.features(images := self._source(batch["source"], generator))
-            logits = self._segments.logits(features)
-            parts = {"source": pixel_loss(logits, batch["labels"], mean_over=self.config.mean_over)}
-            if self.reference is not None:
-                parts["distance"] = settings.distance * self._distance(self.reference, features[-1], images, batch)
-            total = parts["source"] + parts.get("distance", 0.0)
-            if weight > 0:
+        parts: dict[str, Tensor] = {}
+        total = self._on_source(batch, generator, parts)
+        if weight > 0:
+            total = settled(total, self.model.student.parameters())
+            with collected() as extra:
                 parts["mixed"], parts["confident"] = self._mixed(batch, generator)
-                total = total + weight * parts["mixed"]
-                if settings.statistics == "teacher":
-                    self.model.lend_statistics()
-        return {"loss": total + extra.total(), **{name: part.detach() for name, part in parts.items()}}
+            total = total + weight * parts["mixed"] + extra.total()
+            if settings.statistics == "teacher":
+                self.model.lend_statistics()
+        return {"loss": total, **{name: part.detach() for name, part in parts.items()}}
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """What :func:`.watch.watched` finds, of student and teacher."""
@@ -145,6 +144,17 @@ class AdaptationTask(SupervisedTask):
         chosen = torch.rand(len(images), generator=generator) < settings.style
         styled = STYLES[settings.style_of](images, batch["target"], batch["target_mask"])
         return torch.where(chosen.to(images.device)[:, None, None, None], styled, images)
+
+    def _on_source(self, batch: Batch, generator: torch.Generator, parts: dict[str, Tensor]) -> Tensor:
+        """The losses on source images, which ``parts`` are told, with what blocks add."""
+        with collected() as extra:
+            features = self._segments.features(images := self._source(batch["source"], generator))
+            logits = self._segments.logits(features)
+            parts["source"] = pixel_loss(logits, batch["labels"], mean_over=self.config.mean_over)
+            if self.reference is not None:
+                weight = self.config.adaptation.distance
+                parts["distance"] = weight * self._distance(self.reference, features[-1], images, batch)
+        return parts["source"] + parts.get("distance", 0.0) + extra.total()
 
     def _mixed(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The loss on mixed images, and the mean share of confident pixels."""
