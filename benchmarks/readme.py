@@ -38,6 +38,7 @@ from benchmarks import catalogue, comparisons
 from benchmarks.asr import accuracy_table, encoder_table
 from benchmarks.common.record import ROOT
 from benchmarks.common.table import write_text
+from benchmarks.segmentation.tables import encoder_headline
 
 REGION = re.compile(
     r"(?P<begin><!-- (?P<kind>results|blocks): (?P<source>\S+) -->)(?P<body>.*?)(?P<end><!-- /(?P=kind) -->)", re.DOTALL
@@ -162,6 +163,7 @@ PHRASES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "asr/accuracy.json#headline": accuracy_table.headline,
     "asr/encoder.json#headline": encoder_table.headline,
     "comparisons/segmentation-seg_camvid.json#headline": comparisons.headline,
+    "segmentation/encoder.json#headline": encoder_headline,
     "tabular/quality.json#headline": quality_headline,
 }
 """Phrases by their source."""

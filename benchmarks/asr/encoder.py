@@ -14,24 +14,23 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
 from benchmarks.asr.contenders import CONTENDERS, Contender, Load, Mode, Pass, Precision, described, prepare
-from benchmarks.asr.counting import multiply_adds
 from benchmarks.asr.encoder_table import OURS, document, told
 from benchmarks.asr.memory import peak_growth
-from benchmarks.common.record import machine, provenance, source_digest, write_json
+from benchmarks.common.counting import multiply_adds
+from benchmarks.common.record import machine, source_digest
 from benchmarks.common.rounds import ratio, take_turns
-from benchmarks.common.table import write_text
+from benchmarks.common.rows import Rows, chosen, measure_missing, parser
 
 Point = tuple[Load, Precision, Mode]
 
@@ -53,41 +52,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     if options.quick:
         return _quick(options)
-    out = options.out or DEFAULT_OUT
-    conditions = {
-        **{name: getattr(options, name) for name in ("threads", "rounds", "seconds")},
-        "machine": machine(),
-        "sources": source_digest(*SOURCES),
-    }
-    rows = kept(out, conditions)
-    contenders = {name: described(name) for name in CONTENDERS}
-    for point in plan(options.points):
-        if any(key(point).items() <= row.items() for row in rows):
-            continue
-        rows.append(measure(point, rounds=options.rounds, seconds=options.seconds, threads=options.threads))
-        payload = {
-            "what": "ratio = peer / ours, above 1 ours is cheaper; times in seconds, memory in MiB; medians",
-            "provenance": provenance(threads=options.threads, packages=PACKAGES),
-            "conditions": conditions,
-            "seed": 0,
-            "contenders": contenders,
-            "rows": rows,
-        }
-        write_json(out, payload)
-        write_text(out.with_suffix(".md"), document(payload))
-        print(told(rows[-1]), flush=True)
+    measured = partial(measure, rounds=options.rounds, seconds=options.seconds, threads=options.threads)
+    rows = Rows(
+        points=list(plan(options.points)),
+        key=key,
+        measure=measured,
+        told=told,
+        document=document,
+        what="ratio = peer / ours, above 1 ours is cheaper; times in seconds, memory in MiB; medians",
+        conditions={
+            **{name: getattr(options, name) for name in ("threads", "rounds", "seconds")},
+            "machine": machine(),
+            "sources": source_digest(*SOURCES),
+        },
+        facts={"seed": 0, "contenders": {name: described(name) for name in CONTENDERS}},
+        packages=PACKAGES,
+    )
+    measure_missing(rows, options.out, threads=options.threads)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.asr.encoder", description=__doc__)
-    parser.add_argument("--out", type=Path, help=f"default {DEFAULT_OUT}")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--points", default=",".join(LOADS), help="comma-separated SECONDSxBATCH, of the default")
-    parser.add_argument("--rounds", type=int, default=15, help="times that every contender has its turn, at most")
-    parser.add_argument("--seconds", type=float, default=8.0, help="after which a row ends with fewer rounds")
-    parser.add_argument("--quick", action="store_true", help="three rounds of the first point; nothing is written")
-    return parser
+    made = parser("benchmarks.asr.encoder", __doc__, DEFAULT_OUT, LOADS, seconds=8.0)
+    made.add_argument("--quick", action="store_true", help="three rounds of the first point; nothing is written")
+    return made
 
 
 def _quick(options: argparse.Namespace) -> int:
@@ -98,26 +86,16 @@ def _quick(options: argparse.Namespace) -> int:
 
 def plan(points: str) -> Iterator[Point]:
     """Every row asked for, cheap ones first."""
-    for name in points.split(","):
-        if name not in LOADS:
-            raise SystemExit(f"no point {name!r}: choose from {','.join(LOADS)}")
+    for load in chosen(points, LOADS):
         for mode in get_args(Mode):
             for precision in get_args(Precision):
-                yield LOADS[name], precision, mode
+                yield load, precision, mode
 
 
 def key(point: Point) -> dict[str, Any]:
     """What tells a row from the others."""
     load, precision, mode = point
     return {**asdict(load), "precision": precision, "pass": mode}
-
-
-def kept(path: Path, conditions: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of an earlier call, if it was made under these conditions."""
-    if not path.is_file():
-        return []
-    stored = json.loads(path.read_text())
-    return list(stored["rows"]) if stored["conditions"] == conditions else []
 
 
 def measure(point: Point, *, rounds: int, seconds: float, threads: int) -> dict[str, Any]:

@@ -71,14 +71,6 @@ def test_tables_come_from_the_stored_rows():
     )
 
 
-def test_rows_are_kept_only_under_the_same_conditions(tmp_path):
-    path = tmp_path / "encoder.json"
-    assert encoder.kept(path, {"threads": 1}) == []
-    path.write_text(json.dumps({"conditions": {"threads": 1}, "rows": [row()]}))
-    assert encoder.kept(path, {"threads": 1}) == [row()]
-    assert encoder.kept(path, {"threads": 2}) == []
-
-
 def test_what_is_stored_is_not_measured_again_and_a_kill_loses_one_row(tmp_path, monkeypatch, capsys):
     measured = []
 

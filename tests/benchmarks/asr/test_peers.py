@@ -7,8 +7,8 @@ pytest.importorskip("torchaudio")
 pytest.importorskip("speechbrain")
 
 from apps.asr.subsampling import subsampled_length
-from benchmarks.asr.counting import multiply_adds
 from benchmarks.asr.peers import PEERS, Size, matched, parameters
+from benchmarks.common.counting import multiply_adds
 
 BINS, OUTPUTS = 80, 32
 SIZE = Size(width=24, layers=3, heads=4, hidden=96, kernel=7, dropout=0.1)

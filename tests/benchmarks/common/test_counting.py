@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.asr.counting import by_operation, multiply_adds
+from benchmarks.common.counting import by_operation, multiply_adds
 
 B, T, D, H, KERNEL = 2, 37, 24, 4, 31
 
