@@ -63,7 +63,7 @@ POINTS: dict[str, tuple[str, Load, tuple[Mode, ...]]] = {
 }
 DEFAULT_OUT = Path("results/segmentation/encoder.json")
 WARM_UP = Load(64, 64, 1)
-PRELOADED = ["benchmarks.segmentation.encoder", "apps.vision.segmentation.model"]
+PRELOADED = ["benchmarks.segmentation.networks", "benchmarks.common.rows"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
