@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Protocol, cast, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -96,11 +96,14 @@ class Adapting(nn.Module):
         return self
 
     @torch.no_grad()
-    def lend_statistics(self) -> None:
-        """Give the student's norms the running statistics of the teacher's, which are of the target's images alone."""
-        for own, lent in zip(_norms(self.student), _norms(self.teacher), strict=True):
-            for buffer, other in zip(own.buffers(), lent.buffers(), strict=True):
-                buffer.copy_(other)
+    def share_statistics(self, of: Literal["student", "teacher"]) -> None:
+        """Give the norms of both the running statistics of one: the teacher's are of the target's images alone, and
+        none before it was asked for the first time."""
+        norms = {"student": _norms(self.student), "teacher": _norms(self.teacher)}
+        other = "teacher" if of == "student" else "student"
+        for own, shared in zip(norms[other], norms[of], strict=True):
+            for buffer, value in zip(own.buffers(), shared.buffers(), strict=True):
+                buffer.copy_(value)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K h w"]:
         """The student's logits."""

@@ -122,8 +122,8 @@ class AdaptationTask(SupervisedTask):
             with collected() as extra:
                 parts["mixed"], parts["confident"] = self._mixed(batch, generator)
             total = total + weight * parts["mixed"] + extra.total()
-            if settings.statistics == "teacher":
-                self.model.lend_statistics()
+        if weight == 0 or settings.statistics == "teacher":
+            self.model.share_statistics("student" if weight == 0 else "teacher")
         return {"loss": total, **{name: part.detach() for name, part in parts.items()}}
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:

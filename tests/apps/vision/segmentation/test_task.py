@@ -163,6 +163,22 @@ def test_the_mixed_loss_comes_in_where_it_starts_and_costs_nothing_before(monkey
         assert losses["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_running_statistics_are_the_students_until_images_are_mixed_and_then_whose_it_says():
+    for whose in ("student", "teacher"):
+        config = config_of(adaptation=AdaptationConfig(mix_start=0.5, threshold=0.2505, statistics=whose))
+        task = AdaptationTask(Adapting(network(), 0.9), config, CLASSES)
+        for step, mixed in ((0, False), (4, False), (5, True), (9, True)):
+            advance(task.model, step, 10)
+            task.training_loss(batch_of(seed=step))
+            pairs = zip(batch_norms(task.model.student), batch_norms(task.model.teacher), strict=True)
+            same = [torch.equal(a.running_mean, b.running_mean) for a, b in pairs]
+            assert all(same) if not mixed or whose == "teacher" else not any(same)
+        own = batch_norms(task.model.student)[0].running_mean
+        with torch.no_grad():  # the teacher's follow the target's batches, from where mixing began
+            task.model.taught(batch_of(seed=9)["target"])
+        assert not torch.equal(own, batch_norms(task.model.teacher)[0].running_mean)
+
+
 def test_some_source_images_take_the_light_of_the_target_in_both_losses(monkeypatch):
     seen = []
     config = config_of(adaptation=AdaptationConfig(style=0.5, threshold=0.2505))
