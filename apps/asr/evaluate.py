@@ -53,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: list[str]) -> None:
     arguments = parse_arguments(Arguments, argv, prog="manyformer asr evaluate")
     recogniser = load_run(arguments.run)
-    directory = RunDirectory.open(arguments.run, task=TASK)
-    facts, config = data_facts(directory), directory.config(AsrConfig)
+    facts, config = data_facts(RunDirectory.open(arguments.run, task=TASK)), recogniser.config
     corpus = load_corpus(arguments.data or facts["data"], on_bad=config.on_bad)
     if not corpus.splits.get(arguments.split):
         mend = nearest(arguments.split, [*corpus.splits])
