@@ -199,6 +199,7 @@ def fingerprint(run: Run) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in run.task.model.parameters()),
         "model layout": hashlib.sha256(shapes.encode()).hexdigest()[:12],
         "monitor": settings.monitor,
+        "keep": settings.keep,
         "mode": settings.mode,
         "clip_norm": settings.clip_norm,
         "precision": settings.precision,

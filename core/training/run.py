@@ -311,6 +311,8 @@ class Run:
         return metrics[name]
 
     def _is_better(self, value: float) -> bool:
+        if self.settings.keep == "last":
+            return True
         best, sign = self.state.best, 1 if self.settings.mode == "max" else -1
         return not math.isnan(value) and (best is None or sign * value > sign * best)
 

@@ -28,6 +28,8 @@ class FitSettings:
     """Metric of the validation split that decides which weights are best."""
     mode: Literal["min", "max"] = "min"
     """Whether a smaller or a larger monitored metric is better."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights the run ends with: those that were best, or the last, whatever the evaluations say."""
     clip_norm: float | None = None
     """Largest 2-norm of the whole gradient; longer ones are shortened to it; none for no limit."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -45,6 +47,7 @@ class FitSettings:
         _require(self.max_minutes is None or self.max_minutes > 0, "max_minutes", self.max_minutes)
         _require(self.patience is None or self.patience >= 1, "patience", self.patience)
         _require(self.mode in ("min", "max"), "mode", self.mode)
+        _require(self.keep in ("best", "last"), "keep", self.keep)
         _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm)
         _require(self.precision in ("fp32", "bf16"), "precision", self.precision)
         _require(self.ema is None or 0 < self.ema < 1, "ema", self.ema)

@@ -114,12 +114,12 @@ class Segmentation(Application[SegmentationConfig, Adaptation, Segmenter]):
         return load_run(run.path)
 
     def monitored(self, config: SegmentationConfig, data: Adaptation) -> str:
-        """As ``watch`` says; where only the end counts, the loss of training."""
-        return "train_loss" if config.watch == "last" else config.watch
+        """As ``watch`` says; where only the end counts, the mIoU on the source."""
+        return "source_miou" if config.watch == "last" else config.watch
 
     def greater_is_better(self, config: SegmentationConfig, data: Adaptation) -> bool:
-        """Of all but entropy and loss."""
-        return GREATER_IS_BETTER.get(config.watch, False)
+        """Of all but entropy."""
+        return GREATER_IS_BETTER[self.monitored(config, data)]
 
     def rewritten(
         self, model: Segmenter, networks: Sequence[nn.Module], rewrites: Sequence[Sequence[Rewrite]]
@@ -196,6 +196,6 @@ def _summary(fitted: Fitted) -> Sequence[str]:
     config, result = fitted.segmenter.config, fitted.result
     learned = _LEARNED[config.adaptation.kind].format(**fitted.images)
     best = "the last weights"
-    if result.best is not None:
+    if config.watch != "last" and result.best is not None:
         best = f"validation {config.watch}: {result.best:.4g} in epoch {result.best_epoch}"
     return [f"trained on {learned}, {result.steps:,} steps in {result.seconds:.0f} s; {best}"]

@@ -211,7 +211,7 @@ class SegmentationConfig:
     """Validation number that picks the weights. None of them reads a label of the target, but with ``target``, where
     ``source_miou`` is the target's. ``target_agreement``: pixels on which student and teacher agree;
     ``target_entropy``: of the student's probabilities; ``target_information``: entropy of their mean less mean of
-    their entropy; ``last``: the weights at the end, and no evaluation."""
+    their entropy; ``last``: the weights at the end, whatever was seen."""
     show_target: bool = False
     """Also measure, for the record, student and pseudo-labels on the target's labelled ``valid`` images; it picks
     nothing."""

@@ -133,7 +133,9 @@ def optimizer_of(config: SegmentationConfig, student: nn.Module) -> Optimizer:
 def settings_of(config: SegmentationConfig) -> FitSettings:
     """Of the engine."""
     if config.watch == "last":
-        return dataclasses.replace(config.fit, seed=config.seed, patience=None)
+        return dataclasses.replace(
+            config.fit, seed=config.seed, monitor="source_miou", mode="max", keep="last", patience=None
+        )
     mode: Any = "max" if GREATER_IS_BETTER[config.watch] else "min"
     return dataclasses.replace(config.fit, seed=config.seed, monitor=config.watch, mode=mode)
 
@@ -154,10 +156,8 @@ def training(config: SegmentationConfig, data: Adaptation, store: Store) -> Load
     return Loader(batches, FixedSize(config.batch, drop_last=True), seed=config.seed, shuffle=True)
 
 
-def watching(config: SegmentationConfig, data: Adaptation, store: Store) -> Loader | None:
-    """Images to evaluate on; none where only the end counts."""
-    if config.watch == "last":
-        return None
+def watching(config: SegmentationConfig, data: Adaptation, store: Store) -> Loader:
+    """Images to evaluate on."""
     source = config.target.box if config.adaptation.kind == "target" else config.source.box
     watched = [
         Watched(Role.SOURCE, data.source["valid"], source),
