@@ -24,14 +24,15 @@ TYPED_TESTS := $(addprefix tests/core/,attention convolution feedforward kernels
   $(addprefix tests/apps/asr/data/test_,audio.py dataset.py) \
   $(addprefix tests/apps/vision/segmentation/,data/test_augment.py data/test_batches.py data/test_geometry.py) \
   $(addprefix tests/apps/vision/segmentation/,data/test_rare.py data/test_streets.py test_metrics.py test_model.py) \
-  tests/apps/vision/segmentation/test_weights.py
+  $(addprefix tests/apps/vision/segmentation/,data/test_style.py test_adaptation.py test_settled.py test_share.py) \
+  $(addprefix tests/apps/vision/segmentation/,test_task.py test_watch.py test_weights.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench clean
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    train, evaluate and predict on bundled real tables and on synthetic speech; leaves $(DEMO)"
+	@echo "make demo    train, evaluate and predict on bundled real tables, synthetic speech and streets; leaves $(DEMO)"
 	@echo "make test    the default tests"
 	@echo "make lint    ruff, mypy, import laws"
 	@echo "make bench   leak and step time; with DATA=DIR also quality, its table and time to best (hours). Installs the peers"
@@ -59,6 +60,12 @@ demo: $(INSTALLED)
 	$(RUN) -m apps.asr.evaluate $(DEMO)/speech --report $(DEMO)/speech/report
 	$(RUN) -c "from apps.asr.data.sources import load_corpus; print(*(u.path for u in load_corpus().splits['test'][:3]), sep='\n')" \
 	  | xargs $(RUN) -m apps.asr.predict $(DEMO)/speech
+	@for kind in none adapt; do set -e; \
+	  $(RUN) -m apps.vision.segmentation.train --preset tiny --adaptation.kind $$kind --out $(DEMO)/streets-$$kind; \
+	done
+	$(RUN) -m apps.vision.segmentation.evaluate $(DEMO)/streets-adapt --beside $(DEMO)/streets-none --report $(DEMO)/streets-adapt/report
+	$(RUN) -c "import sys; from pathlib import Path; from PIL import Image; from apps.vision.segmentation.data.streets import street_domain as world; out = Path(sys.argv[1]); out.mkdir(exist_ok=True); [Image.fromarray(item.image.read()).save(out / f'{number}.png') for number, item in enumerate(world('dusk').splits['test'][:3])]" $(DEMO)/streets-frames
+	$(RUN) -m apps.vision.segmentation.predict $(DEMO)/streets-adapt $(DEMO)/streets-frames --out $(DEMO)/streets-labels --overwrite
 
 test: $(INSTALLED)
 	@export $(TEST_ENV); status=0; \

@@ -70,6 +70,14 @@ def test_a_metric_that_is_nan_never_wins():
     assert (weight, result.best, result.best_epoch) == (4.0, 2.0, 2)
 
 
+def test_the_last_weights_are_kept_where_that_is_asked_and_patience_has_no_end():
+    scores = [3.0, 1.0, float("nan"), 5.0, 6.0, 4.0]
+    weight, result = fit_scripted(scores, keep="last", patience=2)
+    assert (weight, result.best, result.best_epoch, result.steps) == (12.0, 4.0, 6, 12)
+    with pytest.raises(InputError, match="keep"):
+        FitSettings(keep="first")
+
+
 def test_without_validation_the_last_weights_stay():
     weight, result = fit_scripted([], valid=False)
     assert (weight, result.best, result.best_epoch, len(result.history)) == (12.0, None, None, 6)

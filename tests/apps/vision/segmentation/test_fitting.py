@@ -19,6 +19,7 @@ from apps.vision.segmentation.data.rare import RareClassConfig
 from apps.vision.segmentation.data.sources import Source
 from apps.vision.segmentation.fitting import fit_segmenter, new_model, task_of, training
 from apps.vision.segmentation.model import Segmentor
+from apps.vision.segmentation.task import AdaptationTask
 from apps.vision.segmentation.weights import encoder_state
 from core.application.base import FILLED
 from core.artefact import load
@@ -174,10 +175,13 @@ def test_with_image_net_weights_the_student_begins_with_them_and_stays_near_on_t
     assert other.reference is None
 
 
-def test_the_last_weights_where_nothing_is_watched(two_domains):
-    result = fitted(two_domains, config_of(watch="last")).result
-    assert result.best is None
-    assert "source_miou" not in result.history[-1]
+def test_the_last_weights_are_those_of_the_end_whatever_was_seen(two_domains, monkeypatch):
+    seen = iter([9.0, 1.0, 5.0])
+    monkeypatch.setattr(AdaptationTask, "evaluate", lambda *_: {"source_miou": next(seen), "target_agreement": 1.0})
+    config = config_of(watch="last", fit=FitSettings(max_epochs=3))
+    result = fitted(two_domains, config).result
+    assert (result.best, result.best_epoch) == (5.0, 3)
+    assert [record["source_miou"] for record in result.history] == [9.0, 1.0, 5.0]
 
 
 def test_labels_of_valid_are_shown_only_where_that_is_asked(labelled_target):
