@@ -18,6 +18,8 @@ over the first ``warmup`` steps (the polynomial schedule of power 1 of mmsegment
 2111.14887, has it); its peak is below 1::
 
     factor = (1 - (1 - floor) * step / total) * (1 - (1 - step / warmup) * (1 - 1e-6))
+
+Any of them may begin anew once (a warm restart, arXiv 1608.03983), for runs whose last part learns something else.
 """
 
 from __future__ import annotations
@@ -115,6 +117,10 @@ class ScheduleConfig:
     floor: float = 0.0
     """Least factor on the learning rate after the peak (warmup_cosine and warmup_times_linear, which end there;
     hold_anneal)."""
+    restart: float = 0.0
+    """Share of the steps after which the schedule begins anew, over the steps that are left; 0: never."""
+    restart_factor: float = 1.0
+    """On the learning rate from there."""
 
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:
@@ -122,8 +128,11 @@ class ScheduleConfig:
         for field in ("warmup", "hold", "floor"):
             if not 0 <= getattr(self, field) <= 1:
                 raise InputError(f"{getattr(self, field)} is not a share between 0 and 1", where=field)
-        if not 0 < self.power < math.inf:
-            raise InputError(f"{self.power} is not a positive number", where="power")
+        for field in ("power", "restart_factor"):
+            if not 0 < getattr(self, field) < math.inf:
+                raise InputError(f"{getattr(self, field)} is not a positive number", where=field)
+        if not 0 <= self.restart < 1:
+            raise InputError(f"{self.restart} is not a share of the run in [0, 1)", where="restart")
         if self.name == "hold_anneal":
             if self.warmup == 0:
                 raise InputError("hold_anneal falls in proportion to its warm-up, which is 0", where="warmup")
@@ -135,8 +144,19 @@ class ScheduleConfig:
 
         >>> ScheduleConfig(name="warmup_cosine", warmup=0.1).build(100)(9)
         1.0
+        >>> again = ScheduleConfig(name="warmup_cosine", warmup=0, restart=0.5, restart_factor=0.5).build(4)
+        >>> [round(again(step), 3) for step in range(4)]
+        [1.0, 0.5, 0.5, 0.25]
         """
-        return SCHEDULES[self.name](self, total)
+        build, first = SCHEDULES[self.name], math.ceil(self.restart * total)
+        if not 0 < first < total:
+            return build(self, total)
+        before, after = build(self, first), build(self, total - first)
+
+        def factor(step: int) -> float:
+            return before(step) if step < first else self.restart_factor * after(step - first)
+
+        return factor
 
 
 def _build_constant(config: ScheduleConfig, total: int) -> Schedule:

@@ -7,6 +7,7 @@ import pytest
 
 from core.errors import InputError
 from core.optim import ScheduleConfig, constant, hold_anneal, warmup_cosine, warmup_times_linear
+from core.optim.schedule import SCHEDULES
 
 
 def test_warmup_cosine_values():
@@ -86,9 +87,27 @@ def test_config_counts_in_shares():
     assert ScheduleConfig(name="constant").build(50) is constant
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_restart_is_the_schedule_of_what_is_left_of_the_run(name):
+    once = ScheduleConfig(name=name, warmup=0.2, floor=0.1)
+    twice = ScheduleConfig(name=name, warmup=0.2, floor=0.1, restart=0.75, restart_factor=0.5).build(40)
+    before, after = once.build(30), once.build(10)
+    assert [twice(step) for step in range(30)] == [before(step) for step in range(30)]
+    assert [twice(step) for step in range(30, 50)] == [0.5 * after(step - 30) for step in range(30, 50)]
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 7])
+def test_a_restart_of_a_run_of_a_few_steps_has_a_factor_at_each(total):
+    schedule = ScheduleConfig(name="warmup_times_linear", restart=0.9).build(total)
+    assert all(0 < schedule(step) <= 1 for step in range(total))
+
+
 @pytest.mark.parametrize(
     "fields",
     [
+        {"restart": 1.0},
+        {"restart": -0.1},
+        {"restart_factor": 0.0},
         pytest.param({"name": "cosine"}, marks=pytest.mark.untyped),
         {"warmup": 1.5},
         {"floor": -0.1},
