@@ -24,8 +24,8 @@ def small() -> SegmentationConfig:
     Mix Transformer B0 with a narrow head whose context is that of the last stage: on a processor a step is 1.7 times as
     fast as with DAFormer's. Pseudo-labels come late, as the teacher of an untrained network teaches noise: three
     quarters of the steps learn from the source alone, and are as fast; then images are mixed too, after a teacher that
-    follows faster (alpha 0.99). The learning rate falls to 0 before that, so that the teacher is a finished network, and
-    begins anew at a third with it. The last weights are kept: those that are best on the source are from before. Rare
+    follows faster (alpha 0.99). The learning rate falls to 0 before that, so that the teacher is a finished network,
+    and begins anew at a third. The last weights are kept: those that are best on the source are from before. Rare
     classes are drawn with temperature 0.1: at the published 0.01 nearly all draws of a small set fall on its few rarest
     classes.
     """
