@@ -158,6 +158,8 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*LeafSpec.*")
             # Of results that are views, which nothing may change in place: nothing here does.
             warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
+            # A depth-wise convolution's gradient has another stride where the size is 1, which means nothing.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             warnings.filterwarnings("ignore", module=r"lightning\..*")
             yield
     finally:

@@ -19,6 +19,7 @@ STILL = ["--source.crop", "72", "96", "--target.crop", "72", "96", "--source.fli
 STILL += ["--source.tries", "0", "--no-rare-classes", "--no-photometric"]
 STILL += ["--adaptation.augment.jitter", "0", "--adaptation.augment.blur", "0"]
 ADAPT = ["--adaptation.mix-start", "0", "--adaptation.mix-ramp", "0", "--adaptation.threshold", "0.34"]
+ADAPT += ["--adaptation.distance", "0"]
 
 
 @pytest.fixture
