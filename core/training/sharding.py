@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -63,13 +63,18 @@ def divided(value: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
-def parallelize(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
+def parallelize(model: nn.Module, mesh: DeviceMesh, entries: Iterable[str] = ()) -> nn.Module:
     """Divide the model's parameters among the processes of ``mesh``, in place.
+
+    Args:
+        model: that is called, or by one of ``entries``.
+        mesh: of the processes.
+        entries: names of methods before which weights are gathered too, as before a call.
 
     Raises:
         InputError: a parameter is a single number without an axis.
     """
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     for name, parameter in model.named_parameters():
         if parameter.ndim == 0:
@@ -78,6 +83,8 @@ def parallelize(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
         fully_shard(unit, mesh=mesh)
     # Also the last unit lets go of its weights after each forward: between steps all weights are the divided ones.
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    for entry in entries:
+        register_fsdp_forward_method(model, entry)
     return model
 
 
@@ -103,7 +110,7 @@ class Sharded:
     def __init__(self, run: Run, mesh: DeviceMesh) -> None:
         self._run, self._model = run, run.task.model
         names = {id(parameter): name for name, parameter in self._model.named_parameters()}
-        copied = parallelize(copy.deepcopy(self._model), mesh)
+        copied = parallelize(copy.deepcopy(self._model), mesh, run.task.entries)
         run.task.model, run.stepped = copied, stepped(copied)
         parts = dict(copied.named_parameters())
         self._parameters = {part: parameter for parameter, part in _rebind(run.optimizer, names, parts)}

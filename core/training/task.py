@@ -8,7 +8,7 @@ batches, draws gradients and decides when to stop. The same task therefore runs 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,13 +19,15 @@ class Task(ABC):
 
     Several processes may train one task, each with a part of every batch (:func:`core.training.together`). So losses
     are means over the examples of a batch; and a model whose weights are divided is a copy, reached by ``self.model``
-    alone, which is called, and not its parts one by one.
+    alone, which is called, or by one of the methods named in ``entries``, and not by its parts one by one.
 
     Attributes:
         model: what is trained; every trainable parameter of the task belongs to it.
+        entries: methods of the model that compute with its weights and are called besides the model itself.
     """
 
     model: nn.Module
+    entries: Sequence[str] = ()
 
     @abstractmethod
     def training_loss(self, batch: Any) -> dict[str, Tensor]:

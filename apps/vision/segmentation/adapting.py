@@ -105,6 +105,14 @@ class Adapting(nn.Module):
             for buffer, value in zip(own.buffers(), shared.buffers(), strict=True):
                 buffer.copy_(value)
 
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
+        """The student's features."""
+        return cast(Segments, self.student).features(images)
+
+    def logits(self, features: Sequence[Float[Tensor, "B _ _ _"]]) -> Float[Tensor, "B K h w"]:
+        """The student's logits of its features."""
+        return cast(Segments, self.student).logits(features)
+
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K h w"]:
         """The student's logits."""
         return logits_of(self.student, images)

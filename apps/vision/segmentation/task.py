@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from apps.vision.segmentation.adaptation import (
     pseudo_labels,
     ramp,
 )
-from apps.vision.segmentation.adapting import Adapting, Segments, logits_of
+from apps.vision.segmentation.adapting import Adapting, logits_of
 from apps.vision.segmentation.config import AdaptationConfig, SegmentationConfig
 from apps.vision.segmentation.data.augment import strong_augment
 from apps.vision.segmentation.data.style import STYLES
@@ -52,6 +53,8 @@ class SupervisedTask(Task):
         classes: K.
     """
 
+    entries: Sequence[str] = ("features", "logits")
+
     def __init__(self, model: nn.Module, config: SegmentationConfig, classes: int) -> None:
         super().__init__()
         self.model, self.config, self.classes = model, config, classes
@@ -65,7 +68,7 @@ class SupervisedTask(Task):
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """What :func:`.watch.watched` finds."""
-        return watched(self.model, None, batches, self.classes, self.config.adaptation)
+        return watched(partial(logits_of, self.model), None, batches, self.classes, self.config.adaptation)
 
     def _source(self, images: Float[Tensor, "B 3 H W"], generator: torch.Generator) -> Float[Tensor, "B 3 H W"]:
         """Source images as the student sees them."""
@@ -97,6 +100,7 @@ class AdaptationTask(SupervisedTask):
     """
 
     model: Adapting
+    entries = ("features", "logits", "taught")
 
     def __init__(
         self, model: Adapting, config: SegmentationConfig, classes: int, reference: Reference | None = None
@@ -128,12 +132,7 @@ class AdaptationTask(SupervisedTask):
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """What :func:`.watch.watched` finds, of student and teacher."""
-        return watched(self.model.student, self.model.teacher, batches, self.classes, self.config.adaptation)
-
-    @property
-    def _segments(self) -> Segments:
-        student: Any = self.model.student
-        return student  # type: ignore[no-any-return]
+        return watched(self.model, self.model.taught, batches, self.classes, self.config.adaptation)
 
     def _styled(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, "B 3 H W"]:
         """Source images, some of them in the light of the target's."""
@@ -148,8 +147,8 @@ class AdaptationTask(SupervisedTask):
     def _on_source(self, batch: Batch, generator: torch.Generator, parts: dict[str, Tensor]) -> Tensor:
         """The losses on source images, which ``parts`` are told, with what blocks add."""
         with collected() as extra:
-            features = self._segments.features(images := self._source(batch["source"], generator))
-            logits = self._segments.logits(features)
+            features = self.model.features(images := self._source(batch["source"], generator))
+            logits = self.model.logits(features)
             parts["source"] = pixel_loss(logits, batch["labels"], mean_over=self.config.mean_over)
             if self.reference is not None:
                 weight = self.config.adaptation.distance
@@ -163,7 +162,7 @@ class AdaptationTask(SupervisedTask):
         mask = draw_mask(batch["labels"], settings, generator)
         images = mixed_images(mask, batch["source"], batch["target"])
         labels, weights = mixed_labels(mask, batch["labels"], pseudo)
-        logits = logits_of(self.model.student, strong_augment(images, settings.augment, generator))
+        logits = self.model(strong_augment(images, settings.augment, generator))
         return pixel_loss(logits, labels, weights, mean_over=self.config.mean_over), pseudo.confident.mean()
 
     def _distance(self, reference: Reference, own: Tensor, images: Tensor, batch: Batch) -> Tensor:

@@ -20,7 +20,7 @@ it sees crops.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -28,10 +28,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from apps.vision.segmentation.adaptation import enlarged, pseudo_labels
-from apps.vision.segmentation.adapting import logits_of
 from apps.vision.segmentation.config import AdaptationConfig
 from apps.vision.segmentation.data.classes import IGNORE
 from apps.vision.segmentation.data.whole import Role, alike
@@ -43,12 +42,13 @@ GREATER_IS_BETTER = {
     "target_entropy": False,
     "target_information": True,
 }
+Logits = Callable[[Float[Tensor, "B 3 H W"]], Float[Tensor, "B K h w"]]
 _COMPARED = {Role.SOURCE: "source_miou", Role.SHOWN: "target_miou"}
 
 
 def watched(
-    student: nn.Module,
-    teacher: nn.Module | None,
+    student: Logits,
+    teacher: Logits | None,
     batches: Iterable[Mapping[str, Any]],
     classes: int,
     config: AdaptationConfig,
@@ -56,8 +56,8 @@ def watched(
     """The numbers above, as far as the batches hold images for them.
 
     Args:
-        student: what is judged, in evaluation mode.
-        teacher: to agree with, in evaluation mode.
+        student: logits of images by what is judged, in evaluation mode.
+        teacher: by what it should agree with, in evaluation mode.
         batches: of :class:`.data.whole.WholeImages`, each read once.
         classes: K.
         config: when the teacher is sure.
@@ -66,8 +66,8 @@ def watched(
     seen, taught = _Unlabelled(classes), _Taught(classes, config)
     for batch in batches:
         for places, images in alike(batch["images"]):
-            logits = logits_of(student, images).float()
-            told = logits_of(teacher, images) if teacher is not None and _has_target(batch, places) else None
+            logits = student(images).float()
+            told = teacher(images) if teacher is not None and _has_target(batch, places) else None
             for row, place in enumerate(places):
                 role, label = Role(int(batch["roles"][place])), batch["labels"][place]
                 if role in _COMPARED:

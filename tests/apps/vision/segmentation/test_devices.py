@@ -31,7 +31,7 @@ def decided(write_set, stripes, tmp_path):
     return write_set(tmp_path / "set", [*source, *target])
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_adapt_as_one(decided, tmp_path, strategy):
     words = ["--data", str(decided), "--source-domain", "day", "--target-domain", "dusk", "--preset", "tiny"]
     words += ["--batch", "4", "--epoch-images", "12", "--fit.max-epochs", "3", "--optim.lr", "1e-3"]
