@@ -14,8 +14,6 @@ from core.training import FitSettings
 
 STEPS, EVERY = 40_000, 2_000
 """Of the published recipe: steps of a run, and those after which is evaluated."""
-LATE = 0.75
-"""Share of the steps of :func:`small` that learn from the source alone."""
 
 
 def small() -> SegmentationConfig:
@@ -24,8 +22,7 @@ def small() -> SegmentationConfig:
     Mix Transformer B0 with a narrow head whose context is that of the last stage: on a processor a step is 1.7 times as
     fast as with DAFormer's. Pseudo-labels come late, as the teacher of an untrained network teaches noise: three
     quarters of the steps learn from the source alone, and are as fast; then images are mixed too, after a teacher that
-    follows faster (alpha 0.99). The learning rate falls to 0 before that, so that the teacher is a finished network,
-    and begins anew at a third. The last weights are kept: those that are best on the source are from before. Rare
+    follows faster (alpha 0.99). The last weights are kept: those that are best on the source are from before. Rare
     classes are drawn with temperature 0.1: at the published 0.01 nearly all draws of a small set fall on its few rarest
     classes.
     """
@@ -40,7 +37,7 @@ def small() -> SegmentationConfig:
             ignore_bottom=0,
             mix_classes_of="image",
             mix_ignored=False,
-            mix_start=LATE,
+            mix_start=0.75,
             mix_ramp=0.02,
         ),
         source=crop,
@@ -51,7 +48,7 @@ def small() -> SegmentationConfig:
         batch=4,
         optim=OptimConfig(lr=3e-3),
         head_rate=1.0,
-        schedule=ScheduleConfig(name="warmup_times_linear", warmup=0.05, restart=LATE, restart_factor=0.33),
+        schedule=ScheduleConfig(name="warmup_times_linear", warmup=0.05),
         fit=FitSettings(max_epochs=40),
         watch="last",
     )
