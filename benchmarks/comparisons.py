@@ -68,11 +68,13 @@ def gathered(results: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, A
 
 
 def sections(payload: Mapping[str, Any]) -> Iterator[str]:
-    """The Markdown file: the effects, then the answer in words."""
+    """The Markdown file: the effects on what decides, then on the rest, then the answer in words."""
     analysis = payload["analysis"]
     yield "## Effects\n"
     yield f"{preamble(payload)}\n"
     yield markdown(HEADER, [row(found, analysis) for found in analysis["comparisons"]])
+    yield "## Other metrics\n"
+    yield markdown(("change", "metric", "baseline", "with it", "effect [95 %]"), list(others(analysis)))
     yield "## In words\n"
     yield "\n".join(f"- {found['sentence']}" for found in analysis["comparisons"]) + "\n"
 
@@ -119,6 +121,21 @@ def row(found: Mapping[str, Any], analysis: Mapping[str, Any]) -> tuple[str, ...
         f"x {arm['costs']['parameters']['ratio']:.2f}",
         ", ".join(f"{count} {name}" for name, count in lost.items()) or "0",
     )
+
+
+def others(analysis: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Lines of the metrics that decide nothing, as far as the test units say something about them."""
+    for found in analysis["comparisons"]:
+        for name, effect in found["effects"].items():
+            if name == analysis["primary"] or effect["value"] is None:
+                continue
+            yield (
+                found["name"],
+                f"{name} {_arrow(analysis, name)}",
+                f"{effect['b']:.3g}",
+                f"{effect['a']:.3g}",
+                f"{_signed(effect['value'])} {_interval(effect['low'], effect['high'])}",
+            )
 
 
 def _arrow(analysis: Mapping[str, Any], name: str) -> str:

@@ -11,6 +11,7 @@ from core.errors import InputError
 def study(missing=0):
     """The two files of a small study: the arm ``b`` is better by 0.1, and diverged once."""
     effect = {"value": 0.1, "low": 0.05, "high": 0.15}
+    error = {"a": 0.25, "b": 0.5, "value": -0.25, "low": -0.5, "high": 0.125}
     cost = {"mean": 2.0, "ratio": 1.5, "low": 1.2, "high": 1.8}
     ended = {"finished": 2, "diverged": 1, "failed": 0, "missing": 0}
     arms = [
@@ -24,7 +25,7 @@ def study(missing=0):
     ]
     found = {
         "name": "norm=b",
-        "effects": {"auc": effect},
+        "effects": {"auc": effect, "error": error, "of a class that is absent": {"value": None}},
         "low": 0.04,
         "high": 0.16,
         "smallest": 0.07,
@@ -34,7 +35,7 @@ def study(missing=0):
     }
     analysis = {
         "primary": "auc",
-        "greater_is_better": {"auc": True},
+        "greater_is_better": {"auc": True, "error": False, "of a class that is absent": True},
         "units": 1200,
         "grouped": False,
         "seeds": [0, 1, 2],
@@ -68,6 +69,8 @@ def test_a_study_becomes_a_results_file_that_names_no_folder_of_this_machine(tmp
         in table
     )
     assert "`tabular` on wine, 1,200 test units, 3 seeds, 30 epochs. Baseline `norm=a`: auc ↑ 0.8 [0.7, 0.9]." in table
+    assert "| norm=b | error ↓ | 0.5 | 0.25 | -0.25 [-0.5, +0.125] |" in table
+    assert "absent" not in table
     assert "- norm=b is better." in table
     assert comparisons.headline(written) == "wine: auc 0.8 with norm=a; norm=b +0.1 [+0.05, +0.15]"
 
