@@ -31,11 +31,11 @@ def decided(write_set, stripes, tmp_path):
     return write_set(tmp_path / "set", [*source, *target])
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_adapt_as_one(decided, tmp_path, strategy):
+@pytest.mark.parametrize(("kind", "strategy"), [("adapt", "ddp"), ("adapt", "fsdp"), ("none", "fsdp")])
+def test_two_processes_train_the_segmentor_of_one(decided, tmp_path, kind, strategy):
     words = ["--data", str(decided), "--source-domain", "day", "--target-domain", "dusk", "--preset", "tiny"]
     words += ["--batch", "4", "--epoch-images", "12", "--fit.max-epochs", "3", "--optim.lr", "1e-3"]
-    words += [*STILL, *ADAPT, "--progress", "off"]
+    words += [*STILL, *ADAPT, "--adaptation.kind", kind, "--progress", "off"]
     two = [sys.executable, "-m", "apps.vision.segmentation.train", "--devices", "2", "--strategy", strategy]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*two, "--out", str(tmp_path / "two"), *words]
@@ -44,11 +44,13 @@ def test_two_processes_adapt_as_one(decided, tmp_path, strategy):
     assert main(["--out", str(tmp_path / "one"), *words]) == 0
     one, other = (read_history(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
     assert len(one) == len(other) == 3
+    expected = {"train_loss", "source_miou", "target_entropy"}
+    expected |= {"train_mixed", "train_confident", "target_agreement"} if kind == "adapt" else set()
     for first, second in zip(one, other, strict=True):
-        assert first.keys() == second.keys() >= {"train_mixed", "train_confident", "target_agreement"}
+        assert first.keys() == second.keys() >= expected
         for name in first.keys() - {"seconds"}:
             assert second[name] == pytest.approx(first[name], rel=1e-3, abs=1e-3), name
-    assert one[-1]["train_confident"] > 0.01
+    assert kind == "none" or one[-1]["train_confident"] > 0.01
     images = np.random.default_rng(0).integers(0, 256, (1, 72, 96, 3), dtype=np.uint8)
     labels = [next(iter(load_run(tmp_path / name).predict(images))) for name in ("one", "two")]
     assert np.mean(labels[0].labels == labels[1].labels) > 0.99
