@@ -5,6 +5,7 @@ after Olsson et al. (arXiv 2007.07936) and Tranheden et al., DACS (arXiv 2007.08
 of a target image, c = max p, y_S the labels of a source image of the same size:
 
     pseudo-labels   yhat = argmax p,   w = q = share of pixels with c >= threshold; 0 in rows at the border
+                    (balanced, which is ours: w = q b(yhat), see class_weights; f is the mean of p over the batch)
     ClassMix        M = y_S in a random half of the classes that are there
                     x = M x_S + (1 - M) x_T,   y = M y_S + (1 - M) yhat,   w = M + (1 - M) w
     loss            sum of w CE over pixels / number of pixels, those without a label included
@@ -28,6 +29,7 @@ from apps.vision.segmentation.data.classes import IGNORE
 Labels = Int64[Tensor, "B H W"]
 Weights = Float[Tensor, "B H W"]
 Images = Float[Tensor, "B 3 H W"]
+_RAREST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,23 @@ def pixel_loss(
     return total / count
 
 
+def class_weights(shares: Float[Tensor, " K"], balance: float) -> Float[Tensor, " K"]:
+    """How much a pseudo-label counts by its class: b_k = (f_k + 0.001)^-balance, times what makes sum f_k b_k = 1.
+
+    Rare classes are not washed away by frequent ones while a network teaches itself; one that is said too often counts
+    less the more often it is said. The addend keeps a class that hardly occurs from counting without bound.
+
+    Args:
+        shares: f, of the classes among all pixels.
+        balance: 0 all alike; 1 each class as much as any other.
+
+    >>> class_weights(torch.tensor([0.9, 0.1]), 0.0), class_weights(torch.tensor([0.8, 0.2]), 1.0).round(decimals=2)
+    (tensor([1., 1.]), tensor([0.6300, 2.5000]))
+    """
+    raw = (shares + _RAREST) ** -balance
+    return raw / (raw * shares).sum()
+
+
 @torch.no_grad()
 def pseudo_labels(logits: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"], config: AdaptationConfig) -> Pseudo:
     """What a teacher's logits say of images of the mask's size.
@@ -89,17 +108,21 @@ def pseudo_labels(logits: Float[Tensor, "B K h w"], mask: Bool[Tensor, "B H W"],
     Args:
         logits: on any grid.
         mask: False where there is no image; such pixels count 0, and for no share.
-        config: threshold, what q is a share of, rows that count 0.
+        config: threshold, what q is a share of, how classes are balanced, rows that count 0.
     """
     height, width = mask.shape[1:]
     with torch.autocast(logits.device.type, enabled=False):
-        certainty, labels = enlarged(logits, (height, width)).softmax(1).max(1)
+        probabilities = enlarged(logits, (height, width)).softmax(1)
+    certainty, labels = probabilities.max(1)
     reached = (certainty > config.threshold) if config.test == "above" else (certainty >= config.threshold)
     sure = (reached & mask).to(certainty.dtype)
     pixels = mask.flatten(1).sum(1)
     confident = sure.flatten(1).sum(1) / pixels.clamp(min=1)
     of_batch = sure.sum() / pixels.sum().clamp(min=1)
     weights = {"pixel": sure, "image": confident[:, None, None], "batch": of_batch}[config.share_of] * mask
+    if config.balance > 0:
+        shares = (probabilities * mask[:, None]).sum((0, 2, 3)) / pixels.sum().clamp(min=1)
+        weights = weights * class_weights(shares, config.balance)[labels]
     weights[:, : config.ignore_top] = 0.0
     weights[:, max(0, height - config.ignore_bottom) :] = 0.0
     return Pseudo(labels, weights, confident)

@@ -125,6 +125,9 @@ class AdaptationConfig:
     share_of: Literal["batch", "image", "pixel"] = "batch"
     """Of which pixels the share of confident ones, the weight of all pseudo-labels, is taken; ``pixel``: each for
     itself, so that what is not confident counts nothing (FixMatch, arXiv 2001.07685)."""
+    balance: float = 0.0
+    """How much more a pseudo-label of a rare class counts: by its share of what the teacher says of the batch to the
+    power of minus this, 1 in the mean. 0: all alike, as released; 1: each class as much as any other."""
     statistics: Literal["student", "teacher"] = "student"
     """Whose running statistics the student's batch norms keep for use outside training: its own, of source and mixed
     images, or from ``mix_start`` on its teacher's, which are of the target's (after Li et al., arXiv 1603.04779)."""
@@ -157,7 +160,7 @@ class AdaptationConfig:
     """Whether cells of the batch count alike, or images."""
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "style", "mix_start", "mix_ramp", "distance_share"):
+        for name in ("threshold", "balance", "style", "mix_start", "mix_ramp", "distance_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise InputError(f"must lie in [0, 1], got {getattr(self, name)}", where=f"adaptation.{name}")
         if not 0.0 <= self.alpha < 1.0:

@@ -1,10 +1,13 @@
 """The parts of the adaptation step, each against what it says it is."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from apps.vision.segmentation.adaptation import (
+    class_weights,
     draw_mask,
     mixed_images,
     mixed_labels,
@@ -58,6 +61,37 @@ def test_the_weight_of_pseudo_labels_is_a_share_of_the_batch_or_of_the_image():
     assert (of_image.weights == of_image.weights[:, :1, :1]).all()
     of_pixel = pseudo_labels(logits, mask, AdaptationConfig(**{**vars(PLAIN), "share_of": "pixel"}))
     assert of_pixel.weights.tolist() == [[[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]]
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_labels_of_rare_classes_count_more_and_all_of_them_one_in_the_mean(balance):
+    shares = torch.tensor([0.6, 0.3, 0.1, 0.0], dtype=torch.float64)
+    counts = class_weights(shares, balance)
+    assert float(counts @ shares) == pytest.approx(1.0)
+    for one in range(4):  # 0.001: a class that nobody says does not count without bound
+        for other in range(4):
+            ratio = ((float(shares[other]) + 1e-3) / (float(shares[one]) + 1e-3)) ** balance
+            assert float(counts[one] / counts[other]) == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize("share_of", ["image", "pixel", "batch"])
+def test_balanced_labels_count_by_what_the_teacher_says_of_the_batch_and_stay_as_confident(share_of):
+    logits, mask = torch.randn(2, 4, 6, 8, generator=generator()), torch.ones(2, 6, 8, dtype=torch.bool)
+    logits[:, 0] += 2.0
+    mask[1, :, 5:] = False
+    logits[1, :, :, 5:] = torch.tensor([0.0, 9.0, 0.0, 0.0])[:, None, None]  # where no image is, nothing is said
+    config = AdaptationConfig(**{**vars(PLAIN), "ignore_top": 1, "threshold": 0.4, "share_of": share_of})
+    plain, balanced = (pseudo_labels(logits, mask, replace(config, balance=balance)) for balance in (0.0, 0.5))
+    said = torch.zeros(4)
+    for image, row, column in torch.nonzero(mask).tolist():
+        said += logits[image, :, row, column].softmax(0) / int(mask.sum())
+    assert torch.equal(balanced.labels, plain.labels)
+    assert torch.equal(balanced.confident, plain.confident)
+    expected = plain.weights * class_weights(said, 0.5)[plain.labels]
+    assert torch.allclose(balanced.weights, expected, rtol=1e-5)
+    assert len(torch.unique(balanced.weights)) > len(torch.unique(plain.weights))
+    assert not balanced.weights[:, 0].any()
+    assert not balanced.weights[1, :, 5:].any()
 
 
 def test_a_probability_of_the_threshold_itself_counts_as_released_and_not_as_in_the_paper():
