@@ -61,7 +61,7 @@ demo: $(INSTALLED)
 	$(RUN) -c "from apps.asr.data.sources import load_corpus; print(*(u.path for u in load_corpus().splits['test'][:3]), sep='\n')" \
 	  | xargs $(RUN) -m apps.asr.predict $(DEMO)/speech
 	@for kind in none adapt; do set -e; \
-	  $(RUN) -m apps.vision.segmentation.train --preset tiny --adaptation.kind $$kind --out $(DEMO)/streets-$$kind; \
+	  $(RUN) -m apps.vision.segmentation.train --preset tiny --adaptation.kind $$kind --fit.max-epochs 24 --out $(DEMO)/streets-$$kind; \
 	done
 	$(RUN) -m apps.vision.segmentation.evaluate $(DEMO)/streets-adapt --beside $(DEMO)/streets-none --report $(DEMO)/streets-adapt/report
 	$(RUN) -c "import sys; from pathlib import Path; from PIL import Image; from apps.vision.segmentation.data.streets import street_domain as world; out = Path(sys.argv[1]); out.mkdir(exist_ok=True); [Image.fromarray(item.image.read()).save(out / f'{number}.png') for number, item in enumerate(world('dusk').splits['test'][:3])]" $(DEMO)/streets-frames

@@ -50,21 +50,31 @@ def gathered(results: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, A
     """
     if results["missing"]:
         raise InputError(f"{results['missing']} runs are missing", mend="let the same compare command finish")
+    provenance = provenance_of(plan, results.get("commits"))
+    data = {"name": Path(plan["source"]["data"]).name, "digests": plan["digests"]}
+    return {"provenance": provenance, "data": data, **results}
+
+
+def provenance_of(plan: Mapping[str, Any], commits: Sequence[str] | None = None) -> dict[str, Any]:
+    """What the runs of a study were made with.
+
+    Args:
+        plan: the content of its ``study.json``.
+        commits: of the runs; that of the first call unless given.
+    """
     environment = plan["environment"]
-    provenance = {
+    return {
         "command": " ".join(["manyformer", *public_words(environment["command"][1:])]),
         "commit": environment["commit"],
         "machine": machine(),
         "threads": plan["threads"],
         "runs": {
-            "commits": results.get("commits") or [environment["commit"]],
+            "commits": commits or [environment["commit"]],
             "threads": [plan["threads"]],
             "seeds": plan["seeds"],
             "minutes": [] if plan["minutes_per_run"] is None else [plan["minutes_per_run"]],
         },
     }
-    data = {"name": Path(plan["source"]["data"]).name, "digests": plan["digests"]}
-    return {"provenance": provenance, "data": data, **results}
 
 
 def sections(payload: Mapping[str, Any]) -> Iterator[str]:
