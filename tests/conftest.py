@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,13 @@ import pytest
 UNTYPED_CHECKS = {"can_be_exported", "compiles_to_one_graph", "compiles_and_exports", "refuses_what_does_not_fit"}
 """Checks of the contract suites that pass wrong types on purpose, compile or export: torch.compile cannot see through
 the check of annotations at run time, and a symbolic size is no int to it."""
+
+
+def pytest_configure() -> None:
+    """A shell that puts a job in the background has it ignore SIGINT, and all it starts: tests of signals could not
+    stop anything."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -30,6 +30,8 @@ from core.norm import norm_named
 
 Map = Float[Tensor, "B _ _ _"]
 """A map; channels and grids differ from one to the next."""
+_FAST = 6
+"""Dilation up to which oneDNN has a fast depth-wise kernel for maps with channels last."""
 
 
 class ConvNorm(nn.Module):
@@ -45,11 +47,37 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Map) -> Map:
         """A map of other channels on the same grid."""
-        return self.finish(self.conv(x))
+        apart = self.conv.groups == x.shape[1] > 1 and self.conv.dilation[0] > _FAST
+        return self.finish(_by_subgrids(self.conv, x) if apart and _takes_long(x) else self.conv(x))
 
     def finish(self, x: Map) -> Map:
         """What follows the convolution."""
         return to_map(F.relu(self.norm(to_tokens(x))), (x.shape[2], x.shape[3]))
+
+
+def _takes_long(x: Map) -> bool:
+    """Whether a depth-wise convolution of a large dilation falls off the fast path of a processor's library."""
+    compiling = torch.compiler.is_compiling()  # graphs keep the one operation
+    return not compiling and x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _by_subgrids(conv: nn.Conv2d, x: Map) -> Map:
+    """A depth-wise 3 x 3 convolution that keeps the grid, of dilation d = f g, as one of dilation g on f x f subgrids.
+
+    Every f-th row and column sees only its like, so that the subgrids are images of their own: the same sums in the
+    same order, and up to ten times as fast.
+    """
+    (dilation, _), (height, width) = conv.dilation, x.shape[2:]
+    f = next(f for f in range(2, dilation + 1) if dilation % f == 0 and dilation // f <= _FAST)
+    rows, columns = -(-height // f), -(-width // f)
+    cells = F.pad(x, (0, f * columns - width, 0, f * rows - height)).permute(0, 2, 3, 1)
+    cells = (
+        cells.reshape(len(x), rows, f, columns, f, -1).permute(0, 2, 4, 1, 3, 5).reshape(-1, rows, columns, x.shape[1])
+    )
+    near = dilation // f
+    y = F.conv2d(cells.permute(0, 3, 1, 2), conv.weight, padding=near, dilation=near, groups=conv.groups)
+    y = y.permute(0, 2, 3, 1).reshape(len(x), f, f, rows, columns, -1).permute(0, 3, 1, 4, 2, 5)
+    return y.reshape(len(x), f * rows, f * columns, -1)[:, :height, :width].permute(0, 3, 1, 2)
 
 
 class Embedding(nn.Linear):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from apps.vision.segmentation import head
 from apps.vision.segmentation.config import SIZES, ModelConfig
 from apps.vision.segmentation.head import Head
 from apps.vision.segmentation.model import Segmentor
@@ -82,6 +83,28 @@ def test_fusing_before_enlarging_is_fusing_after(context, embedding):
         wide = [F.interpolate(z, (16, 18), mode="bilinear", align_corners=False) for z in maps]
         wanted = head.classifier(head.fuse(torch.cat(wide, dim=1)))
         torch.testing.assert_close(head(features), wanted, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [(12, 36), (17, 5), (40, 31)])
+@pytest.mark.parametrize("dilation", [6, 7, 8, 12, 18])
+def test_a_depth_wise_convolution_of_any_dilation_is_torchs(dilation, size, monkeypatch):
+    half = head.ConvNorm(5, 5, SMALL, dilation=dilation, depthwise=True).double().eval()
+    images = torch.randn(2, 5, *size, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    taken = []
+    plain = head._by_subgrids
+    monkeypatch.setattr(head, "_by_subgrids", lambda conv, x: taken.append(1) or plain(conv, x))
+    found, wanted = (x.clone(memory_format=torch.preserve_format).requires_grad_() for x in (images, images))
+    with torch.no_grad():
+        half.conv.weight.copy_(torch.randn_like(half.conv.weight))
+    y, z = half(found), half.finish(half.conv(wanted))
+    assert torch.allclose(y, z, atol=1e-12)
+    assert bool(taken) == (dilation > 6)
+    weight = torch.randn_like(z)
+    ours = torch.autograd.grad((y * weight).sum(), (found, half.conv.weight))
+    theirs = torch.autograd.grad((z * weight).sum(), (wanted, half.conv.weight))
+    assert all(torch.allclose(a, b, atol=1e-11) for a, b in zip(ours, theirs, strict=True))
+    with torch.no_grad():
+        assert not torch.allclose(z, half.finish(half.conv(wanted.flip(2))))
 
 
 def test_every_switch_can_be_set():
