@@ -65,7 +65,7 @@ def _by_subgrids(conv: nn.Conv2d, x: Map) -> Map:
     """A depth-wise 3 x 3 convolution that keeps the grid, of dilation d = f g, as one of dilation g on f x f subgrids.
 
     Every f-th row and column sees only its like, so that the subgrids are images of their own: the same sums in the
-    same order, and up to ten times as fast.
+    same order, and a kernel that is fast.
     """
     (dilation, _), (height, width) = conv.dilation, x.shape[2:]
     f = next(f for f in range(2, dilation + 1) if dilation % f == 0 and dilation // f <= _FAST)
